@@ -1,0 +1,196 @@
+"""The losses: functions from states and scores to scalars, computed in at least fp32."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+CHUNK_ELEMENTS = 1 << 18
+"""Scores held at a time: small enough to stay in a core's cache between the passes over them."""
+
+MASKED = -1e9
+"""The score of a candidate that does not count: no probability, and no NaN in a difference."""
+
+
+class SoftmaxLoss(NamedTuple):
+    """What :func:`softmax_loss` returns: sums over the rows, not means."""
+
+    total: Tensor
+    cross_entropy: Tensor
+    divergence: Tensor
+
+
+def softmax_loss(
+    states: Tensor,
+    table: Tensor,
+    targets: Tensor,
+    *,
+    negatives: Tensor | None = None,
+    log_q: bool = False,
+    cross_entropy_weight: float = 1.0,
+    kl_weight: float = 0.0,
+) -> SoftmaxLoss:
+    """Sums the cross-entropy of each view and the bidirectional KL divergence of two.
+
+    For target t and views v (Blin, Eq. 15, 18, 19):
+
+        CE = - Σ_v Σ_t log p_v(target_t)
+        KL = ½ Σ_t [ KL(p_1t ‖ p_2t) + KL(p_2t ‖ p_1t) ] = ½ Σ_t Σ_c (p_1tc - p_2tc) log(p_1tc / p_2tc)
+
+    where p_v is the softmax of the dot products with the whole catalogue, or with the target and
+    K negatives that all rows and both views share. A negative that is the target does not count.
+
+    The scores are never held all at once: value and gradient are worked out together, a few rows
+    at a time, so that memory is O(T·D) and not O(T·K).
+
+    Args:
+        states: (S, T, D), one view (S = 1) or two (S = 2) of the same T targets.
+        table: (V + 1, D), the item embeddings; row 0 is padding and never a candidate.
+        targets: (T,), the right items.
+        negatives: (K,), drawn uniformly from 1…V; None for the whole catalogue.
+        log_q: with negatives, raise each by log((V - 1) / K), so that the denominator estimates
+            that of the whole catalogue.
+        cross_entropy_weight: weight of CE in the total.
+        kl_weight: weight of KL in the total; must be 0 with one view.
+
+    Returns:
+        The total, which carries the gradient, and CE and KL, which do not. All are 0 for T = 0.
+    """
+    if states.shape[0] not in (1, 2) or (states.shape[0] == 1 and kl_weight != 0):
+        raise ValueError(
+            f"expected two views, or one and kl_weight 0, got {states.shape[0]} and {kl_weight}"
+        )
+    shift = 0.0
+    if negatives is not None and log_q:
+        shift = math.log((table.shape[0] - 2) / negatives.numel())
+    with torch.autocast(device_type=states.device.type, enabled=False):
+        total, cross_entropy, divergence = _SoftmaxLoss.apply(
+            states, table, targets, negatives, shift, cross_entropy_weight, kl_weight
+        )
+    return SoftmaxLoss(total, cross_entropy, divergence)
+
+
+class _SoftmaxLoss(torch.autograd.Function):
+    """Value and gradient in one pass over chunks of rows."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        states: Tensor,
+        table: Tensor,
+        targets: Tensor,
+        negatives: Tensor | None,
+        shift: float,
+        weight: float,
+        kl_weight: float,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        dtype = torch.promote_types(states.dtype, torch.float32)
+        views, rows, dim = states.shape
+        source = states.detach().to(dtype)
+        weights = table.detach().to(dtype)
+        candidates = weights[1:] if negatives is None else weights[negatives]  # (K, D)
+        positives = weights[targets]  # (T, D)
+        state_grad = torch.empty_like(source)
+        candidate_grad = torch.zeros_like(candidates)
+        positive_grad = torch.zeros_like(positives)
+        sums = torch.zeros(2, dtype=torch.float64, device=states.device)
+        size = max(1, CHUNK_ELEMENTS // max(1, candidates.shape[0]))
+        for start in range(0, rows, size):
+            part = slice(start, min(start + size, rows))
+            label = targets[part]
+            scores = [source[view, part] @ candidates.t() for view in range(views)]
+            if negatives is None:
+                extra = [None] * views
+            else:
+                extra = [(source[view, part] * positives[part]).sum(-1) for view in range(views)]
+                hit = label.unsqueeze(-1) == negatives
+                for score in scores:
+                    if shift:
+                        score += shift
+                    score.masked_fill_(hit, MASKED)
+            grads, extra_grads = _chunk(scores, extra, label - 1, weight, kl_weight, sums)
+            for view in range(views):
+                state = source[view, part]
+                torch.mm(grads[view], candidates, out=state_grad[view, part])
+                candidate_grad.addmm_(grads[view].t(), state)
+                along = extra_grads[view]
+                if along is not None:
+                    state_grad[view, part] += along.unsqueeze(-1) * positives[part]
+                    positive_grad[part] += along.unsqueeze(-1) * state
+        table_grad = torch.zeros_like(weights)
+        if negatives is None:
+            table_grad[1:] = candidate_grad
+        else:
+            table_grad.index_add_(0, negatives, candidate_grad)
+            table_grad.index_add_(0, targets, positive_grad)
+        ctx.save_for_backward(state_grad.to(states.dtype), table_grad.to(table.dtype))
+        cross_entropy, divergence = sums.to(dtype).unbind()
+        total = weight * cross_entropy + kl_weight * divergence
+        ctx.mark_non_differentiable(cross_entropy, divergence)
+        return total, cross_entropy, divergence
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        state_grad, table_grad = ctx.saved_tensors
+        return state_grad * grads[0], table_grad * grads[0], None, None, None, None, None
+
+
+def _chunk(
+    scores: list[Tensor],
+    extra: list[Tensor | None],
+    label: Tensor,
+    weight: float,
+    kl_weight: float,
+    sums: Tensor,
+) -> tuple[list[Tensor], list[Tensor | None]]:
+    """Turns scores into their gradients and adds the two losses to ``sums``.
+
+    ``extra`` holds the targets' own scores where they are no column of ``scores``; otherwise
+    ``label`` names their columns.
+    """
+    row = torch.arange(label.shape[0], device=label.device)
+    for view, score in enumerate(scores):
+        log_sum = torch.logsumexp(score, dim=-1)
+        own = extra[view]
+        if own is not None:
+            log_sum = torch.logaddexp(log_sum, own)
+            own = own - log_sum
+            extra[view] = own
+        score -= log_sum.unsqueeze(-1)  # log-probabilities from here on
+        sums[0] -= (score[row, label] if own is None else own).sum()
+    probabilities = [score.exp() for score in scores]
+    own_probabilities = [None if own is None else own.exp() for own in extra]
+    if len(scores) == 2:
+        gap = scores[0] - scores[1]  # log(p_1 / p_2)
+        drift = [(p * gap).sum(-1) for p in probabilities]
+        own_gap = None
+        if extra[0] is not None and extra[1] is not None:
+            own_gap = extra[0] - extra[1]
+            drift = [d + p * own_gap for d, p in zip(drift, own_probabilities, strict=True)]
+        sums[1] += 0.5 * (drift[0] - drift[1]).sum()
+    grads: list[Tensor] = []
+    own_grads: list[Tensor | None] = []
+    if len(scores) == 1 or kl_weight == 0:
+        for p, q in zip(probabilities, own_probabilities, strict=True):
+            grads.append(p.mul(weight))
+            own_grads.append(None if q is None else (q - 1) * weight)
+    else:
+        half = 0.5 * kl_weight
+        first, second = probabilities
+        bend = gap.mul_(half)
+        pull = [weight + half - half * drift[0], weight + half + half * drift[1]]
+        grads.append((bend + pull[0].unsqueeze(-1)).mul_(first).sub_(second, alpha=half))
+        grads.append((pull[1].unsqueeze(-1) - bend).mul_(second).sub_(first, alpha=half))
+        if own_gap is None:
+            own_grads = [None, None]
+        else:
+            q, r = own_probabilities
+            own_grads.append(q * (pull[0] + half * own_gap) - half * r - weight)
+            own_grads.append(r * (pull[1] - half * own_gap) - half * q - weight)
+    for grad, own in zip(grads, own_grads, strict=True):
+        if own is None:
+            grad[row, label] -= weight
+    return grads, own_grads

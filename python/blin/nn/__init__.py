@@ -1,0 +1,1 @@
+"""Building blocks that know sequences and segments but nothing of recommendation."""

@@ -1,0 +1,1 @@
+"""Attention operators: one class, one file."""

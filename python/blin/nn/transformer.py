@@ -1,0 +1,44 @@
+"""The residual block around an attention operator."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from blin.nn.dropout import Dropout
+
+
+class Block(nn.Module):
+    """Attention, then a feed-forward network, each with dropout, a residual and a layer norm.
+
+    Args:
+        attention: a module (x, segments, visible) → (B, N, D).
+        feed_forward: a module (B, N, D) → (B, N, D).
+        dim: width D.
+        dropout: probability of dropping a unit of either branch's output.
+        norm_first: normalise a branch's input (pre-norm) instead of the sum (post-norm).
+    """
+
+    def __init__(
+        self,
+        attention: nn.Module,
+        feed_forward: nn.Module,
+        *,
+        dim: int,
+        dropout: float,
+        norm_first: bool,
+    ) -> None:
+        super().__init__()
+        self.attention = attention
+        self.feed_forward = feed_forward
+        self.attention_norm = nn.LayerNorm(dim)
+        self.feed_forward_norm = nn.LayerNorm(dim)
+        self.dropout = Dropout(dropout)
+        self.norm_first = norm_first
+
+    def forward(self, x: Tensor, segments: Tensor, visible: Tensor) -> Tensor:
+        """Maps (B, N, D) to (B, N, D)."""
+        if self.norm_first:
+            x = x + self.dropout(self.attention(self.attention_norm(x), segments, visible))
+            return x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))  # type: ignore[no-any-return]
+        x = self.attention_norm(x + self.dropout(self.attention(x, segments, visible)))
+        return self.feed_forward_norm(x + self.dropout(self.feed_forward(x)))  # type: ignore[no-any-return]
