@@ -1,0 +1,57 @@
+"""Where things live, and how settings become the fields of a dataclass."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from blin.errors import ConfigError, did_you_mean
+
+T = TypeVar("T")
+
+
+def default_data_dir() -> Path:
+    """Returns where prepared datasets live: ``$BLIN_DATA_DIR``, or ``data``."""
+    return Path(os.environ.get("BLIN_DATA_DIR") or "data")
+
+
+def default_runs_dir() -> Path:
+    """Returns where runs live: ``$BLIN_RUNS_DIR``, or ``runs``."""
+    return Path(os.environ.get("BLIN_RUNS_DIR") or "runs")
+
+
+def build(cls: type[T], settings: Mapping[str, object]) -> T:
+    """Returns a dataclass whose fields take the settings of their name; others are left alone.
+
+    Raises:
+        ConfigError: A value does not have the type of its field.
+    """
+    values = {
+        field.name: _coerce(field.name, settings[field.name], field.default)
+        for field in dataclasses.fields(cls)  # type: ignore[arg-type]
+        if field.name in settings
+    }
+    return cls(**values)
+
+
+def check_known(settings: Iterable[str], *classes: type) -> None:
+    """Raises ConfigError for the first setting that is a field of none of the classes."""
+    known = [field.name for cls in classes for field in dataclasses.fields(cls)]
+    for name in settings:
+        if name not in known:
+            hint = did_you_mean(name, known) or f"; known are {', '.join(sorted(known))}"
+            raise ConfigError(f'unknown setting "{name}"{hint}')
+
+
+def _coerce(name: str, value: object, default: Any) -> object:
+    """Returns the value as the type of the field's default; only int → float is a change."""
+    wanted = type(default)
+    if wanted is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(value, wanted) and not (wanted is int and isinstance(value, bool)):
+        return value
+    names = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
+    raise ConfigError(f"{name}: expected {names[wanted]}, found {value!r}")

@@ -1,0 +1,183 @@
+"""Prepared datasets: opening, checking, looking inside."""
+
+from __future__ import annotations
+
+import json
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from blin.config import default_data_dir
+from blin.errors import DataError
+from blin.vocabulary import Vocabulary
+
+FORMAT_VERSION = 1
+
+SPLITS = ("valid", "test")
+
+
+class Dataset:
+    """A prepared dataset, memory-mapped and read-only.
+
+    The sequence of user u is ``items[offsets[u]:offsets[u + 1]]``, oldest first; of its steps,
+    ``[0, splits[u, 0])`` train, ``[splits[u, 0], splits[u, 1])`` validate and the rest test.
+
+    Attributes:
+        path: the directory.
+        metadata: ``dataset.json``.
+        items: (interactions,) uint32, 1…V.
+        offsets: (U + 1,) int64.
+        splits: (U, 2) int64.
+        timestamps: (interactions,) int64, or None when the log has none.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.metadata = _read_metadata(path)
+        self.items = self._array("items", np.uint32)
+        self.offsets = self._array("offsets", np.int64)
+        self.splits = self._array("splits", np.int64)
+        has_times = (path / "timestamps.npy").exists()
+        self.timestamps = self._array("timestamps", np.int64) if has_times else None
+        self._check()
+
+    @property
+    def name(self) -> str:
+        """The dataset's name."""
+        return str(self.metadata["name"])
+
+    @property
+    def fingerprint(self) -> str:
+        """The hash of the sequences and their split."""
+        return str(self.metadata["fingerprint"])
+
+    @property
+    def num_users(self) -> int:
+        """U, the number of users."""
+        return len(self.offsets) - 1
+
+    @property
+    def num_items(self) -> int:
+        """V, the number of items."""
+        return int(self.metadata["items"])
+
+    @property
+    def num_interactions(self) -> int:
+        """The number of interactions."""
+        return len(self.items)
+
+    @cached_property
+    def user_ids(self) -> Vocabulary:
+        """The raw ids of the users; the first has index 0."""
+        return Vocabulary.read(self.path / "users.parquet", first=0, error=DataError)
+
+    @cached_property
+    def item_ids(self) -> Vocabulary:
+        """The raw ids of the items; the first has index 1."""
+        return Vocabulary.read(self.path / "items.parquet", first=1, error=DataError)
+
+    def sequence(self, user: int) -> NDArray[np.uint32]:
+        """Returns the items of a user, oldest first."""
+        return self.items[self.offsets[user] : self.offsets[user + 1]]
+
+    def held_out(self, split: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Returns the users with an item held out for a split, and where in ``items`` it stands.
+
+        Args:
+            split: ``valid`` or ``test``.
+
+        Returns:
+            (users, places): the first held-out item of user ``users[i]`` is ``items[places[i]]``;
+            the history that may be used to predict it is all that comes before.
+        """
+        if split not in SPLITS:
+            raise ValueError(f"split must be one of {', '.join(SPLITS)}, got {split!r}")
+        starts = self.offsets[:-1]
+        lengths = np.diff(self.offsets)
+        first = self.splits[:, SPLITS.index(split)]
+        last = self.splits[:, 1] if split == "valid" else lengths
+        users = np.flatnonzero(first < last)
+        return users, (starts + first)[users]
+
+    def training_ranges(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Returns where in ``items`` each user's training items begin and end, (U,) twice."""
+        starts = np.ascontiguousarray(self.offsets[:-1])
+        return starts, starts + self.splits[:, 0]
+
+    def _array(self, name: str, dtype: type[np.generic]) -> NDArray[Any]:
+        file = self.path / f"{name}.npy"
+        try:
+            array = np.load(file, mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError) as cause:
+            raise DataError(f"{file}: expected an array, found: {cause}") from cause
+        if array.dtype != np.dtype(dtype):
+            raise DataError(f"{file}: expected {np.dtype(dtype)}, found {array.dtype}")
+        return array  # type: ignore[no-any-return]
+
+    def _check(self) -> None:
+        total, users = len(self.items), len(self.offsets) - 1
+        lengths = np.diff(self.offsets)
+        fits = (
+            users >= 1
+            and self.offsets[0] == 0
+            and self.offsets[-1] == total
+            and self.splits.shape == (users, 2)
+            and (lengths >= 0).all()
+            and (self.splits[:, 0] >= 0).all()
+            and (self.splits[:, 0] <= self.splits[:, 1]).all()
+            and (self.splits[:, 1] <= lengths).all()
+            and (self.timestamps is None or self.timestamps.shape == (total,))
+            and total > 0
+            and int(self.items.min()) >= 1
+            and int(self.items.max()) <= self.num_items
+        )
+        if not fits:
+            raise DataError(
+                f"{self.path}: its arrays do not belong together: prepare the dataset again"
+            )
+
+
+def load_dataset(source: str | Path, *, data_dir: Path | None = None, **options: Any) -> Dataset:
+    """Opens a prepared dataset, by name or directory, or prepares a raw log first.
+
+    Args:
+        source: the name of a prepared dataset in ``data_dir``, its directory, or a log file.
+        data_dir: where prepared datasets live; by default ``$BLIN_DATA_DIR`` or ``data``.
+        options: for a log, the options of :func:`blin.data.prepare.preprocess`.
+
+    Raises:
+        DataError: There is no such dataset, or it is damaged.
+    """
+    data_dir = default_data_dir() if data_dir is None else data_dir
+    for candidate in (data_dir / source, Path(source)):
+        if (candidate / "dataset.json").exists():
+            return Dataset(candidate)
+    if Path(source).is_file():
+        from blin.data.prepare import preprocess
+
+        return Dataset(Path(preprocess(source, data_dir=data_dir, **options).path))
+    raise DataError(
+        f'no dataset "{source}" in {data_dir}, and no log file of that name: '
+        "prepare one with blin preprocess FILE"
+    )
+
+
+def _read_metadata(path: Path) -> dict[str, Any]:
+    file = path / "dataset.json"
+    try:
+        metadata = json.loads(file.read_text(encoding="utf-8"))
+        version = metadata["format_version"]
+        found = {"name", "items", "fingerprint"} <= metadata.keys()
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as cause:
+        raise DataError(f"{file}: expected the description of a dataset, found: {cause}") from cause
+    if version != FORMAT_VERSION:
+        raise DataError(
+            f"{file}: expected format version {FORMAT_VERSION}, found {version}: "
+            "prepare the dataset again with this version of blin"
+        )
+    if not found:
+        raise DataError(f"{file}: expected name, items and fingerprint, found {sorted(metadata)}")
+    return metadata  # type: ignore[no-any-return]

@@ -1,0 +1,149 @@
+"""From a prepared dataset to the batches that models take."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from blin._core import Batcher, fill_histories, fill_shared_negatives, shuffle_users
+from blin.batch import Batch, BatchSpec, View
+from blin.data.dataset import Dataset
+from blin.errors import DataError
+
+PREFETCH = 2
+"""Batches made ahead of the one in use."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """How sequences fill the rows of a training batch.
+
+    Attributes:
+        padding: copies of a sequence in its row: ``zero`` (one), ``repeat`` (all that fit) or
+            ``random-repeat`` (a number drawn for each user, epoch and view).
+        fit: ``whole`` copies only, or ``truncate`` the oldest one.
+        copies: ``reset`` keeps copies from seeing each other, ``attend`` does not.
+        pack: let short sequences share a row.
+    """
+
+    padding: str
+    fit: str
+    copies: str
+    pack: bool
+
+
+class TrainingLoader:
+    """The batches of every epoch.
+
+    A batch depends on (seed, epoch, step) alone: not on the batches before it, the number of
+    threads or the depth of the prefetch. Users with fewer than two training items are left out.
+    """
+
+    def __init__(
+        self, dataset: Dataset, spec: BatchSpec, rows: Rows, *, batch_size: int, seed: int
+    ) -> None:
+        self.spec = spec
+        self.batch_size = batch_size
+        self.seed = seed
+        self.num_items = dataset.num_items
+        starts, ends = dataset.training_ranges()
+        self.users = np.flatnonzero(ends - starts >= 2).astype(np.uint32)
+        if len(self.users) == 0:
+            raise DataError(f"{dataset.path}: no user has two items to learn from")
+        self._batcher = Batcher(
+            dataset.items,
+            starts,
+            ends,
+            max_len=spec.max_len,
+            padding=rows.padding,
+            fit=rows.fit,
+            copies=rows.copies,
+            positions=spec.positions,
+            pack=rows.pack,
+            seed=seed,
+        )
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Batches in an epoch; the last may be smaller."""
+        return math.ceil(len(self.users) / self.batch_size)
+
+    def epoch(self, epoch: int, *, first_step: int = 0) -> Iterator[Batch]:
+        """Yields the batches of an epoch from a step on, made ahead in the background."""
+        order = self.users.copy()
+        shuffle_users(order, self.seed, epoch)
+        steps = iter(range(first_step, self.steps_per_epoch))
+        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="blin-batches") as pool:
+            ahead: deque[Future[Batch]] = deque()
+            for step in steps:
+                ahead.append(pool.submit(self.batch, order, epoch, step))
+                if len(ahead) > PREFETCH:
+                    yield ahead.popleft().result()
+            while ahead:
+                yield ahead.popleft().result()
+
+    def batch(self, order: NDArray[np.uint32], epoch: int, step: int) -> Batch:
+        """Returns one batch of an epoch whose users come in the given order."""
+        users = order[step * self.batch_size : (step + 1) * self.batch_size]
+        views = tuple(self._view(users, epoch, view) for view in range(self.spec.views))
+        negatives = np.empty(self.spec.num_negatives, dtype=np.int64)
+        fill_shared_negatives(negatives, self.num_items, self.seed, epoch, step)
+        return Batch(
+            users=torch.from_numpy(users.astype(np.int64)),
+            views=views,
+            negatives=torch.from_numpy(negatives),
+        )
+
+    def _view(self, users: NDArray[np.uint32], epoch: int, view: int) -> View:
+        shape = (len(users), self.spec.max_len)
+        arrays = [np.empty(shape, dtype=np.int64) for _ in range(4)]
+        newest = np.empty(shape, dtype=np.bool_)
+        rows = self._batcher.fill(users, epoch, view, *arrays, newest)
+        items, targets, segments, positions = (torch.from_numpy(array[:rows]) for array in arrays)
+        return View(items, targets, segments, positions, torch.from_numpy(newest[:rows]))
+
+
+def history_batch(
+    items: NDArray[np.uint32],
+    starts: NDArray[np.int64],
+    ends: NDArray[np.int64],
+    spec: BatchSpec,
+) -> Batch:
+    """Returns the rows to score for histories ``items[starts[i]:ends[i]]``, the newest at the right.
+
+    The rows are as wide as the longest history needs, and never wider than ``spec.max_len``.
+    """
+    longest = int((ends - starts).max(initial=1))
+    shape = (len(starts), max(1, min(spec.max_len, longest)))
+    rows, segments, positions = (np.empty(shape, dtype=np.int64) for _ in range(3))
+    fill_histories(items, starts, ends, spec.max_len, spec.positions, rows, segments, positions)
+    view = View(
+        items=torch.from_numpy(rows),
+        targets=torch.zeros(shape, dtype=torch.int64),
+        segments=torch.from_numpy(segments),
+        positions=torch.from_numpy(positions),
+        newest=torch.from_numpy(segments > 0),
+    )
+    return Batch(
+        users=torch.arange(len(starts)),
+        views=(view,),
+        negatives=torch.empty(0, dtype=torch.int64),
+    )
+
+
+def flat_histories(
+    items: NDArray[np.uint32], starts: NDArray[np.int64], ends: NDArray[np.int64]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Returns (rows, items) such that history ``rows[i]`` contains ``items[i]``, for all of them."""
+    lengths = ends - starts
+    rows = np.repeat(np.arange(len(starts)), lengths)
+    steps = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    places = np.repeat(starts, lengths) + steps
+    return torch.from_numpy(rows), torch.from_numpy(items[places].astype(np.int64))

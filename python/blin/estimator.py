@@ -1,0 +1,148 @@
+"""Blin in the manner of scikit-learn: settings in the constructor, ``fit``, raw ids in and out."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from blin.batch import Batch, BatchSpec
+from blin.checkpoint import TrainedModel, load_run, resolve_device
+from blin.config import build, check_known
+from blin.data.dataset import Dataset
+from blin.errors import BlinError
+from blin.inference.recommend import recommend_histories, recommend_users
+from blin.models.blin import BlinConfig
+from blin.training.trainer import Event, RunResult, TrainingConfig, train
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+class Blin:
+    """A Blin recommender.
+
+    >>> from blin import Blin, load_dataset
+    >>> dataset = load_dataset("ratings.csv")                     # doctest: +SKIP
+    >>> model = Blin(dim=64, kl_weight=2.0, seed=0).fit(dataset)  # doctest: +SKIP
+    >>> model.recommend(histories=[["i3", "i9"]], k=10)           # doctest: +SKIP
+
+    Args:
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        threads: of torch; None for its default.
+        settings: fields of :class:`~blin.models.blin.BlinConfig` and of
+            :class:`~blin.training.trainer.TrainingConfig`.
+
+    Raises:
+        ConfigError: A setting is unknown or out of range.
+    """
+
+    def __init__(
+        self, *, device: str = "auto", threads: int | None = None, **settings: object
+    ) -> None:
+        check_known(settings, BlinConfig, TrainingConfig)
+        build(BlinConfig, settings)
+        build(TrainingConfig, settings)
+        resolve_device(device)
+        self.device = device
+        self.threads = threads
+        self.settings = settings
+        self.result: RunResult | None = None
+        self._trained: TrainedModel | None = None
+        self._dataset: Dataset | None = None
+
+    def fit(
+        self,
+        dataset: Dataset,
+        *,
+        runs_dir: str | Path | None = None,
+        on_event: Callable[[Event], None] | None = None,
+    ) -> Blin:
+        """Trains on a dataset and keeps the model of the best validation epoch.
+
+        Args:
+            dataset: a prepared dataset.
+            runs_dir: where to keep the run; None keeps none.
+            on_event: told what happens, see :mod:`blin.training.trainer`.
+        """
+        with tempfile.TemporaryDirectory(prefix="blin-") as scratch:
+            self.result = train(
+                dataset,
+                model="blin",
+                settings=self.settings,
+                runs_dir=Path(scratch if runs_dir is None else runs_dir),
+                device=self.device,
+                threads=self.threads,
+                on_event=on_event,
+            )
+            self._trained = load_run(self.result.run, device=self.device).model
+        self._dataset = dataset
+        return self
+
+    @property
+    def trained(self) -> TrainedModel:
+        """The trained model; BlinError before ``fit``."""
+        if self._trained is None:
+            raise BlinError("this model is not trained yet: call fit(dataset) first")
+        return self._trained
+
+    @property
+    def num_items(self) -> int:
+        """V; items are 1…V."""
+        return self.trained.num_items
+
+    @property
+    def batch_spec(self) -> BatchSpec:
+        """What its batches must be."""
+        return self.trained.batch_spec
+
+    def score(self, batch: Batch, candidates: Tensor | None = None) -> Tensor:
+        """Returns (B, V + 1) scores of the next item, or (B, K) for (B, K) candidates."""
+        return self.trained.score(batch, candidates)
+
+    def recommend(
+        self,
+        users: Sequence[str] | None = None,
+        *,
+        histories: Sequence[Sequence[str]] | None = None,
+        k: int = 10,
+        include_seen: bool = False,
+    ) -> pa.Table:
+        """Recommends items to users of the training dataset, or by histories of raw item ids.
+
+        Returns:
+            A table with columns ``user_id``, ``item_id``, ``score`` and ``rank``; ``to_pandas()``
+            or ``polars.from_arrow`` turn it into what you like. Histories are named ``0``, ``1``, ….
+            Items that the model has never seen are left out of the histories.
+        """
+        if (users is None) == (histories is None):
+            raise BlinError("give either users or histories")
+        if histories is not None:
+            return recommend_histories(
+                self.trained, histories, k=k, include_seen=include_seen
+            ).table
+        if self._dataset is None:
+            raise BlinError("a loaded model knows no users: recommend by histories")
+        return recommend_users(
+            self.trained, self._dataset, users or [], k=k, include_seen=include_seen
+        ).table
+
+    def save_pretrained(self, path: str | Path) -> None:
+        """Writes config.json, model.safetensors and items.parquet into a directory."""
+        self.trained.save(Path(path))
+
+    @classmethod
+    def from_pretrained(cls, path: str | Path, *, device: str = "auto") -> Blin:
+        """Reads what :meth:`save_pretrained` wrote, or the ``model`` directory of a run.
+
+        Raises:
+            CheckpointError: A file is missing, damaged, or of another model.
+        """
+        trained = TrainedModel.load(Path(path), device=resolve_device(device))
+        settings: dict[str, Any] = vars(trained.module.config)
+        model = cls(device=device, **settings)
+        model._trained = trained
+        return model

@@ -1,0 +1,98 @@
+"""Metrics of a model on the held-out items of a dataset, with the protocol they were measured by."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from blin.data.dataset import SPLITS, Dataset
+from blin.errors import ConfigError, DataError
+from blin.evaluation.metrics import metrics_of
+from blin.evaluation.ranking import Progress, full_ranks, sampled_ranks
+from blin.models import Scorer
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What :func:`evaluate` returns.
+
+    Attributes:
+        metrics: ``HR@10``, ``NDCG@10``, …, ``MRR`` on the 0–1 scale; a sampled protocol adds its
+            name, as in ``HR@10[uniform-500]``.
+        protocol: all that must be equal for two evaluations to be comparable.
+        ranks: (users,), the rank of each held-out item.
+        users: number of users ranked.
+        seconds: wall-clock time.
+    """
+
+    metrics: dict[str, float]
+    protocol: dict[str, object]
+    ranks: NDArray[np.int64]
+    users: int
+    seconds: float
+
+
+def evaluate(
+    model: Scorer,
+    dataset: Dataset,
+    *,
+    k: Sequence[int] = (10, 20),
+    split: str = "test",
+    negatives: int | None = None,
+    seed: int = 0,
+    on_progress: Progress | None = None,
+) -> Evaluation:
+    """Ranks every user's held-out item and averages the metrics.
+
+    The history of the test item is all that comes before it, the validation item included.
+
+    Args:
+        model: anything that scores.
+        dataset: a prepared dataset with the model's items.
+        k: lengths of the lists.
+        split: ``test`` or ``valid``.
+        negatives: rank among this many drawn items instead of the whole catalogue.
+        seed: of the drawn items.
+        on_progress: called with the users done and the users to do.
+
+    Raises:
+        ConfigError: An argument is out of range, or the dataset has other items than the model.
+    """
+    if not k or min(k) < 1:
+        raise ConfigError(f"k: expected lengths of at least 1, found {list(k)}")
+    if split not in SPLITS:
+        raise ConfigError(f"split: expected one of {', '.join(SPLITS)}, found {split!r}")
+    if model.num_items != dataset.num_items:
+        raise ConfigError(
+            f"expected a dataset of {model.num_items} items, found {dataset.num_items} "
+            f"in {dataset.path}"
+        )
+    begin = time.perf_counter()
+    with torch.inference_mode():
+        if negatives is None:
+            ranks = full_ranks(model, dataset, split, on_progress=on_progress)
+        else:
+            ranks = sampled_ranks(
+                model, dataset, split, negatives=negatives, seed=seed, on_progress=on_progress
+            )
+    if len(ranks) == 0:
+        raise DataError(f"{dataset.path}: no user has a {split} item")
+    suffix = "" if negatives is None else f"[uniform-{negatives}]"
+    metrics = {name + suffix: value for name, value in metrics_of(ranks, sorted(set(k))).items()}
+    protocol: dict[str, object] = {
+        "dataset": dataset.name,
+        "fingerprint": dataset.fingerprint,
+        "split": split,
+        "ranking": "full" if negatives is None else f"uniform-{negatives}",
+        "masked": "history" if negatives is None else "whole sequence",
+        "ties": "random",
+        "users": len(ranks),
+    }
+    if negatives is not None:
+        protocol["seed"] = seed
+    return Evaluation(metrics, protocol, ranks, len(ranks), time.perf_counter() - begin)

@@ -1,0 +1,124 @@
+"""The rank of each held-out item, by counting what scores above it.
+
+Three things are settled here, for every model alike:
+
+- Padding and the items of the user's history are no candidates. The held-out item itself always
+  is, also when the user has had it before.
+- Items that score as high as the held-out one are ranked in a random order. The draw belongs to
+  the user, so it is the same for every model and every run; a model that scores all items alike
+  does as well as chance.
+- A score that is not a number is an error, never a rank.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from blin._core import fill_ranking_negatives
+from blin.data.dataset import Dataset
+from blin.data.loader import flat_histories, history_batch
+from blin.errors import BlinError
+from blin.models import Scorer
+
+SCORES_AT_ONCE = 1 << 21
+"""Scores held at a time, 8 MiB: the allocator hands the same memory out again and again."""
+
+Progress = Callable[[int, int], None]
+
+
+def full_ranks(
+    model: Scorer, dataset: Dataset, split: str, *, on_progress: Progress | None = None
+) -> NDArray[np.int64]:
+    """Returns the rank of each user's held-out item among the whole catalogue, (users,)."""
+    return _ranks(model, dataset, split, None, on_progress)
+
+
+def sampled_ranks(
+    model: Scorer,
+    dataset: Dataset,
+    split: str,
+    *,
+    negatives: int,
+    seed: int,
+    on_progress: Progress | None = None,
+) -> NDArray[np.int64]:
+    """Returns the rank of each user's held-out item among ``negatives`` drawn ones, (users,).
+
+    The negatives are distinct, drawn uniformly from the items outside the user's whole sequence,
+    anew for each seed and user.
+    """
+
+    def draw(users: NDArray[np.int64]) -> Tensor:
+        drawn = np.empty((len(users), negatives), dtype=np.int64)
+        fill_ranking_negatives(
+            dataset.items,
+            dataset.offsets[users],
+            dataset.offsets[users + 1],
+            users.astype(np.uint32),
+            dataset.num_items,
+            seed,
+            drawn,
+        )
+        return torch.from_numpy(drawn)
+
+    return _ranks(model, dataset, split, draw, on_progress)
+
+
+def _ranks(
+    model: Scorer,
+    dataset: Dataset,
+    split: str,
+    draw: Callable[[NDArray[np.int64]], Tensor] | None,
+    on_progress: Progress | None,
+) -> NDArray[np.int64]:
+    users, places = dataset.held_out(split)
+    luck = _luck(dataset.num_users)[users]
+    size = max(1, min(1024, SCORES_AT_ONCE // (dataset.num_items + 1)))
+    ranks = np.empty(len(users), dtype=np.int64)
+    # Users with histories of like length go together: a batch is as wide as its longest.
+    order = np.argsort(places - dataset.offsets[users], kind="stable")
+    for start in range(0, len(users), size):
+        part = order[start : start + size]
+        starts, ends = dataset.offsets[users[part]], places[part]
+        batch = history_batch(dataset.items, starts, ends, model.batch_spec)
+        targets = torch.from_numpy(dataset.items[ends].astype(np.int64)).unsqueeze(-1)
+        if draw is None:
+            scores = model.score(batch)
+            targets = targets.to(scores.device)
+            own = scores.gather(1, targets)
+            _check(scores)
+            rows, items = flat_histories(dataset.items, starts, ends)
+            scores[:, 0] = -torch.inf
+            scores[rows.to(scores.device), items.to(scores.device)] = -torch.inf
+            scores.scatter_(1, targets, own)
+        else:
+            scores = model.score(batch, torch.cat([targets, draw(users[part])], dim=1))
+            own = scores[:, :1]
+            _check(scores)
+        above = _count(scores > own)
+        level = _count(scores == own)  # the held-out item among them
+        ranks[part] = 1 + above + np.floor(luck[part] * level).astype(np.int64)
+        if on_progress is not None:
+            on_progress(min(start + size, len(users)), len(users))
+    return ranks
+
+
+def _count(marks: Tensor) -> NDArray[np.int32]:
+    """Counts per row; summing booleans as bytes is many times faster than as booleans."""
+    return marks.view(torch.int8).sum(1, dtype=torch.int32).cpu().numpy()  # type: ignore[no-any-return]
+
+
+def _check(scores: Tensor) -> None:
+    if not torch.isfinite(scores.sum()):
+        raise BlinError("the model's scores are not finite: it diverged, and cannot be ranked by")
+
+
+def _luck(num_users: int) -> NDArray[np.float64]:
+    """One number in [0, 1) a user, the same for ever: raw Philox words are a stable stream."""
+    words = np.random.Philox(key=0).random_raw(num_users)
+    return (words >> np.uint64(11)) * 2.0**-53

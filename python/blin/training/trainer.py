@@ -1,0 +1,397 @@
+"""One loop for every model: learn from batches, validate, keep the best, test it once."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+import torch
+from torch import nn
+
+from blin.checkpoint import TrainedModel, open_run_dataset, read_run_config, resolve_device
+from blin.config import build, check_known
+from blin.data.dataset import Dataset
+from blin.data.loader import Rows, TrainingLoader
+from blin.errors import BlinError, ConfigError, did_you_mean
+from blin.evaluation.evaluator import evaluate
+from blin.files import replacing, sync
+from blin.models import MODELS
+from blin.training.interrupts import deferred_interrupts
+from blin.training.state import Progress, load_state, save_state
+
+METRIC = "NDCG@10"
+"""The validation metric that chooses the best epoch."""
+
+STATE_FILE = "checkpoints/last.safetensors"
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How a model is trained.
+
+    Attributes:
+        epochs: the most epochs to train for.
+        patience: stop after this many epochs without a better validation.
+        batch_size: users in a step.
+        learning_rate: of Adam.
+        weight_decay: of Adam, added to the gradient.
+        seed: of the weights, the dropout, the order of the users and all draws.
+        padding: copies of a sequence in its row: zero (one), repeat (all that fit) or
+            random-repeat (a number drawn for each user, epoch and view).
+        fit: ``whole`` copies only, or ``truncate`` the oldest one.
+        copies: ``reset`` keeps copies from seeing each other, ``attend`` does not.
+        pack: let short sequences share a row.
+    """
+
+    epochs: int = 200
+    patience: int = 10
+    batch_size: int = 256
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.0
+    seed: int = 0
+    padding: str = "zero"
+    fit: str = "whole"
+    copies: str = "reset"
+    pack: bool = True
+
+    def __post_init__(self) -> None:
+        """Refuses values that cannot be trained with."""
+        for name in ("epochs", "patience", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name}: expected at least 1, found {getattr(self, name)}")
+        if self.learning_rate <= 0:
+            raise ConfigError(f"learning_rate: expected above 0, found {self.learning_rate}")
+        if self.weight_decay < 0:
+            raise ConfigError(f"weight_decay: expected at least 0, found {self.weight_decay}")
+        if not 0 <= self.seed < 2**63:
+            raise ConfigError(f"seed: expected 0 or more, below 2^63, found {self.seed}")
+
+
+@dataclass(frozen=True)
+class Started:
+    """Training begins, or goes on."""
+
+    run: Path
+    epochs: int
+    steps_per_epoch: int
+    parameters: int
+    settings: dict[str, object]
+
+
+@dataclass(frozen=True)
+class Step:
+    """A batch was learned from; ``losses`` are those of the batch."""
+
+    epoch: int
+    step: int
+    losses: dict[str, float]
+    users_per_second: float
+
+
+@dataclass(frozen=True)
+class Validated:
+    """An epoch is over; ``losses`` are its means."""
+
+    epoch: int
+    losses: dict[str, float]
+    metrics: dict[str, float]
+    best: bool
+    seconds: float
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a training came to.
+
+    Attributes:
+        run: the run directory.
+        epochs: epochs trained.
+        best_epoch: the epoch whose model was kept.
+        seconds: wall-clock time, all sittings together.
+        metrics: of the kept model on the test items, full ranking.
+        valid_metrics: of the kept model on the validation items.
+    """
+
+    run: Path
+    epochs: int
+    best_epoch: int
+    seconds: float
+    metrics: dict[str, float]
+    valid_metrics: dict[str, float]
+
+
+Event = Started | Step | Validated
+
+
+def train(
+    dataset: Dataset,
+    *,
+    model: str = "blin",
+    settings: Mapping[str, object] | None = None,
+    runs_dir: Path,
+    device: str = "auto",
+    threads: int | None = None,
+    on_event: Callable[[Event], None] | None = None,
+) -> RunResult:
+    """Trains a model and writes a run directory.
+
+    Args:
+        dataset: a prepared dataset.
+        model: a key of ``MODELS``.
+        settings: fields of the model's config and of :class:`TrainingConfig`.
+        runs_dir: the run becomes ``<runs_dir>/<dataset>/<time>-<model>-s<seed>``.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        threads: of torch; None for its default.
+        on_event: told what happens.
+
+    Raises:
+        ConfigError: A setting is unknown or out of range.
+        KeyboardInterrupt: A stop was asked for; the state is saved, :func:`resume` goes on.
+    """
+    settings = dict(settings or {})
+    if model not in MODELS:
+        hint = did_you_mean(model, MODELS) or f"; known are {', '.join(MODELS)}"
+        raise ConfigError(f'unknown model "{model}"{hint}')
+    check_known(settings, MODELS[model].config, TrainingConfig)
+    trainer = _Trainer(dataset, model, settings, device, threads, on_event)
+    trainer.create_run(runs_dir)
+    return trainer.fit()
+
+
+def resume(
+    run: Path,
+    *,
+    data_dir: Path | None = None,
+    settings: Mapping[str, object] | None = None,
+    device: str = "auto",
+    threads: int | None = None,
+    on_event: Callable[[Event], None] | None = None,
+) -> RunResult:
+    """Goes on with a run that was stopped, as if it had not been.
+
+    Args:
+        run: the run directory.
+        data_dir: where its dataset is, if it has moved.
+        settings: ``epochs`` and ``patience`` may differ from before, nothing else.
+        device: as for :func:`train`.
+        threads: as for :func:`train`.
+        on_event: as for :func:`train`.
+
+    Raises:
+        CheckpointError: The run is damaged, or its dataset has changed.
+        ConfigError: Another setting is to change.
+    """
+    config = read_run_config(run)
+    changes = dict(settings or {})
+    for name in changes:
+        if name not in ("epochs", "patience"):
+            raise ConfigError(f"{name}: a resumed run keeps its settings; train a new one instead")
+    dataset = open_run_dataset(run, config, data_dir=data_dir)
+    merged = {**config["settings"], **changes}
+    check_known(merged, MODELS[config["model"]].config, TrainingConfig)
+    trainer = _Trainer(dataset, config["model"], merged, device, threads, on_event)
+    trainer.open_run(run)
+    return trainer.fit()
+
+
+class _Trainer:
+    """A module, its optimiser, its batches and how far it has come."""
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        model: str,
+        settings: Mapping[str, object],
+        device: str,
+        threads: int | None,
+        on_event: Callable[[Event], None] | None,
+    ) -> None:
+        if threads is not None:
+            torch.set_num_threads(threads)
+        self.dataset = dataset
+        self.device = resolve_device(device)
+        self.tell = on_event or (lambda event: None)
+        self.config = build(TrainingConfig, settings)
+        model_config = build(MODELS[model].config, settings)
+        self.settings = {**asdict(model_config), **asdict(self.config)}
+        torch.manual_seed(self.config.seed)
+        self.module: nn.Module = MODELS[model].module(dataset.num_items, model_config)
+        self.module.to(self.device)
+        self.trained = TrainedModel(model, self.module, dataset.item_ids)
+        self.optimizer = torch.optim.Adam(
+            self.module.parameters(),
+            lr=self.config.learning_rate,
+            weight_decay=self.config.weight_decay,
+            fused=True,
+        )
+        rows = Rows(self.config.padding, self.config.fit, self.config.copies, self.config.pack)
+        self.loader = TrainingLoader(
+            dataset,
+            self.trained.batch_spec,
+            rows,
+            batch_size=self.config.batch_size,
+            seed=self.config.seed,
+        )
+        self.progress = Progress()
+        self.run = Path()
+
+    def create_run(self, runs_dir: Path) -> None:
+        """Makes the run directory, complete but for what training adds, and names it."""
+        parent = runs_dir / self.dataset.name
+        parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".new-", dir=parent) as scratch:
+            new = Path(scratch) / "run"
+            (new / "checkpoints").mkdir(parents=True)
+            (new / "eval").mkdir()
+            (new / "model").mkdir()
+            config = {
+                "model": self.trained.name,
+                "dataset": self.dataset.name,
+                "dataset_path": str(self.dataset.path.resolve()),
+                "fingerprint": self.dataset.fingerprint,
+                "settings": self.settings,
+            }
+            (new / "config.toml").write_text(tomli_w.dumps(config), encoding="utf-8")
+            environment = json.dumps(self._environment(), indent=2)
+            (new / "environment.json").write_text(environment + "\n", encoding="utf-8")
+            self.trained.save_description(new / "model")
+            self.run = _rename_to_free_name(new, parent, self.trained.name, self.config.seed)
+        _point_latest(runs_dir, self.run)
+
+    def open_run(self, run: Path) -> None:
+        """Takes up the state that a run was left in."""
+        self.run = run
+        if (run / STATE_FILE).exists():
+            self.progress = load_state(run / STATE_FILE, self.module, self.optimizer)
+
+    def fit(self) -> RunResult:
+        """Trains to the end and tests the best model."""
+        progress, config = self.progress, self.config
+        self.tell(
+            Started(
+                run=self.run,
+                epochs=config.epochs,
+                steps_per_epoch=self.loader.steps_per_epoch,
+                parameters=sum(p.numel() for p in self.module.parameters()),
+                settings=self.settings,
+            )
+        )
+        with deferred_interrupts() as stop:
+            while progress.epoch < config.epochs and not self._out_of_patience():
+                begin, before = time.perf_counter(), progress.seconds
+                for batch in self.loader.epoch(progress.epoch, first_step=progress.step):
+                    self._step(batch.to(self.device), begin)
+                    if stop:
+                        progress.seconds = before + time.perf_counter() - begin
+                        save_state(self.run / STATE_FILE, self.module, self.optimizer, progress)
+                        raise stop.exception()
+                self._finish_epoch(begin, before)
+        return self._test()
+
+    def _out_of_patience(self) -> bool:
+        return self.progress.epoch - self.progress.best_epoch >= self.config.patience
+
+    def _step(self, batch: Any, begin: float) -> None:
+        progress = self.progress
+        losses = self.module(batch)
+        self.optimizer.zero_grad(set_to_none=True)
+        losses.total.backward()
+        self.optimizer.step()
+        values = {name: float(value) for name, value in losses.parts.items()}
+        if not all(abs(value) < float("inf") for value in values.values()):
+            raise BlinError(
+                f"{self.run}: the loss is no longer finite in epoch {progress.epoch + 1}, "
+                f"step {progress.step + 1}: try a lower learning_rate"
+            )
+        progress.step += 1
+        for name, value in values.items():
+            progress.sums[name] = progress.sums.get(name, 0.0) + value
+        done = progress.step * self.config.batch_size
+        speed = done / max(1e-9, time.perf_counter() - begin)
+        self.tell(Step(progress.epoch + 1, progress.step, values, speed))
+
+    def _finish_epoch(self, begin: float, before: float) -> None:
+        progress = self.progress
+        steps = self.loader.steps_per_epoch
+        means = {name: total / steps for name, total in progress.sums.items()}
+        metrics = evaluate(self.trained, self.dataset, k=(10, 20), split="valid").metrics
+        progress.epoch, progress.step, progress.sums = progress.epoch + 1, 0, {}
+        best = metrics[METRIC] > progress.best_metric
+        if best:
+            progress.best_epoch, progress.best_metric = progress.epoch, metrics[METRIC]
+            self.trained.save_weights(self.run / "model")
+        progress.seconds = before + time.perf_counter() - begin
+        progress.history.append(
+            {
+                "epoch": progress.epoch,
+                "losses": means,
+                "valid": metrics,
+                "seconds": round(progress.seconds, 3),
+            }
+        )
+        lines = "".join(json.dumps(record) + "\n" for record in progress.history)
+        with replacing(self.run / "history.jsonl") as temporary:
+            temporary.write_text(lines, encoding="utf-8")
+        save_state(self.run / STATE_FILE, self.module, self.optimizer, progress)
+        seconds = time.perf_counter() - begin
+        self.tell(Validated(progress.epoch, means, metrics, best, seconds))
+
+    def _test(self) -> RunResult:
+        best = TrainedModel.load(self.run / "model", device=self.device)
+        evaluation = evaluate(best, self.dataset, k=(10, 20), split="test")
+        progress = self.progress
+        record = {"metrics": evaluation.metrics, "protocol": evaluation.protocol}
+        with replacing(self.run / "eval" / "test.json") as temporary:
+            temporary.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        return RunResult(
+            run=self.run,
+            epochs=progress.epoch,
+            best_epoch=progress.best_epoch,
+            seconds=progress.seconds,
+            metrics=evaluation.metrics,
+            valid_metrics=progress.history[progress.best_epoch - 1]["valid"],
+        )
+
+    def _environment(self) -> dict[str, object]:
+        return {
+            "blin": version("blin-rec"),
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "numpy": version("numpy"),
+            "platform": platform.platform(),
+            "device": str(self.device),
+            "threads": torch.get_num_threads(),
+            "command": sys.argv,
+            "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        }
+
+
+def _rename_to_free_name(new: Path, parent: Path, model: str, seed: int) -> Path:
+    """Gives a finished directory the first free name of its kind."""
+    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
+    for attempt in range(1000):
+        name = f"{stamp}-{model}-s{seed}" + (f"-{attempt + 1}" if attempt else "")
+        if not (parent / name).exists():
+            new.rename(parent / name)
+            sync(parent)
+            return parent / name
+    raise BlinError(f"{parent}: a thousand runs were begun in this second")
+
+
+def _point_latest(runs_dir: Path, run: Path) -> None:
+    """Makes ``latest`` a link to the run, in one step."""
+    temporary = runs_dir / f".latest-{os.getpid()}"
+    temporary.unlink(missing_ok=True)
+    temporary.symlink_to(run.relative_to(runs_dir))
+    temporary.replace(runs_dir / "latest")
