@@ -2,14 +2,16 @@ from __future__ import annotations
 
 import pytest
 import torch
-from reference import losses as reference
 from torch import Tensor
 
 from blin import losses
 from blin.losses import softmax_loss
+from reference import losses as reference
 
 
-def leaves(views: int, rows: int, *, items: int = 11, dim: int = 4) -> tuple[Tensor, Tensor, Tensor]:
+def leaves(
+    views: int, rows: int, *, items: int = 11, dim: int = 4
+) -> tuple[Tensor, Tensor, Tensor]:
     generator = torch.Generator().manual_seed(rows + views)
     states = torch.randn(views, rows, dim, generator=generator, dtype=torch.float64)
     table = torch.randn(items + 1, dim, generator=generator, dtype=torch.float64)

@@ -33,7 +33,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Imports a public name when it is first used: torch takes seconds, ``blin --help`` must not."""
+    """Imports a public name when it is first used: torch is slow, ``blin --help`` must not be."""
     from importlib import import_module
 
     if name not in _HOMES:

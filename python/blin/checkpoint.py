@@ -91,7 +91,7 @@ class TrainedModel:
             "format_version": FORMAT_VERSION,
             "model": self.name,
             "num_items": self.num_items,
-            "config": asdict(self.module.config),  # type: ignore[arg-type]
+            "config": asdict(self.module.config),  # type: ignore[call-overload]
         }
         with replacing(path / "items.parquet") as temporary:
             pq.write_table(pa.table({"id": self.item_ids.ids}), temporary)
@@ -270,8 +270,7 @@ def _check_shapes(file: Path, module: nn.Module, tensors: Mapping[str, Tensor]) 
     for name in sorted(wanted.keys() | found.keys()):
         if wanted.get(name) != found.get(name):
             raise CheckpointError(
-                f"{file}: tensor {name}: expected shape {wanted.get(name)}, "
-                f"found {found.get(name)}"
+                f"{file}: tensor {name}: expected shape {wanted.get(name)}, found {found.get(name)}"
             )
 
 
@@ -284,5 +283,3 @@ def _read_json(file: Path, needed: set[str]) -> dict[str, Any]:
     if missing:
         raise CheckpointError(f"{file}: expected {', '.join(sorted(missing))}, found none")
     return content  # type: ignore[no-any-return]
-
-

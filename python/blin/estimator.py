@@ -115,8 +115,8 @@ class Blin:
 
         Returns:
             A table with columns ``user_id``, ``item_id``, ``score`` and ``rank``; ``to_pandas()``
-            or ``polars.from_arrow`` turn it into what you like. Histories are named ``0``, ``1``, ….
-            Items that the model has never seen are left out of the histories.
+            or ``polars.from_arrow`` turn it into what you like. Histories are named ``0``, ``1``,
+            …. Items that the model has never seen are left out of the histories.
         """
         if (users is None) == (histories is None):
             raise BlinError("give either users or histories")

@@ -38,7 +38,8 @@ def softmax_loss(
     For target t and views v (Blin, Eq. 15, 18, 19):
 
         CE = - Σ_v Σ_t log p_v(target_t)
-        KL = ½ Σ_t [ KL(p_1t ‖ p_2t) + KL(p_2t ‖ p_1t) ] = ½ Σ_t Σ_c (p_1tc - p_2tc) log(p_1tc / p_2tc)
+        KL = ½ Σ_t [ KL(p_1t ‖ p_2t) + KL(p_2t ‖ p_1t) ]
+           = ½ Σ_t Σ_c (p_1tc - p_2tc) log(p_1tc / p_2tc)
 
     where p_v is the softmax of the dot products with the whole catalogue, or with the target and
     K negatives that all rows and both views share. A negative that is the target does not count.
@@ -88,7 +89,7 @@ class _SoftmaxLoss(torch.autograd.Function):
         kl_weight: float,
     ) -> tuple[Tensor, Tensor, Tensor]:
         dtype = torch.promote_types(states.dtype, torch.float32)
-        views, rows, dim = states.shape
+        views, rows = states.shape[:2]
         source = states.detach().to(dtype)
         weights = table.detach().to(dtype)
         candidates = weights[1:] if negatives is None else weights[negatives]  # (K, D)
@@ -102,24 +103,23 @@ class _SoftmaxLoss(torch.autograd.Function):
             part = slice(start, min(start + size, rows))
             label = targets[part]
             scores = [source[view, part] @ candidates.t() for view in range(views)]
-            if negatives is None:
-                extra = [None] * views
-            else:
-                extra = [(source[view, part] * positives[part]).sum(-1) for view in range(views)]
+            own = None
+            if negatives is not None:
+                own = [(source[view, part] * positives[part]).sum(-1) for view in range(views)]
                 hit = label.unsqueeze(-1) == negatives
                 for score in scores:
                     if shift:
                         score += shift
                     score.masked_fill_(hit, MASKED)
-            grads, extra_grads = _chunk(scores, extra, label - 1, weight, kl_weight, sums)
+            grads, own_grads = _chunk(scores, own, label - 1, weight, kl_weight, sums)
             for view in range(views):
                 state = source[view, part]
                 torch.mm(grads[view], candidates, out=state_grad[view, part])
                 candidate_grad.addmm_(grads[view].t(), state)
-                along = extra_grads[view]
-                if along is not None:
-                    state_grad[view, part] += along.unsqueeze(-1) * positives[part]
-                    positive_grad[part] += along.unsqueeze(-1) * state
+                if own_grads is not None:
+                    along = own_grads[view].unsqueeze(-1)
+                    state_grad[view, part] += along * positives[part]
+                    positive_grad[part] += along * state
         table_grad = torch.zeros_like(weights)
         if negatives is None:
             table_grad[1:] = candidate_grad
@@ -140,57 +140,55 @@ class _SoftmaxLoss(torch.autograd.Function):
 
 def _chunk(
     scores: list[Tensor],
-    extra: list[Tensor | None],
+    own: list[Tensor] | None,
     label: Tensor,
     weight: float,
     kl_weight: float,
     sums: Tensor,
-) -> tuple[list[Tensor], list[Tensor | None]]:
+) -> tuple[list[Tensor], list[Tensor] | None]:
     """Turns scores into their gradients and adds the two losses to ``sums``.
 
-    ``extra`` holds the targets' own scores where they are no column of ``scores``; otherwise
-    ``label`` names their columns.
+    ``own`` holds the targets' scores where they are no column of ``scores``; otherwise ``label``
+    names their columns. The gradients come back in the same form.
     """
     row = torch.arange(label.shape[0], device=label.device)
     for view, score in enumerate(scores):
         log_sum = torch.logsumexp(score, dim=-1)
-        own = extra[view]
         if own is not None:
-            log_sum = torch.logaddexp(log_sum, own)
-            own = own - log_sum
-            extra[view] = own
+            log_sum = torch.logaddexp(log_sum, own[view])
+            own[view] = own[view] - log_sum
         score -= log_sum.unsqueeze(-1)  # log-probabilities from here on
-        sums[0] -= (score[row, label] if own is None else own).sum()
+        sums[0] -= (score[row, label] if own is None else own[view]).sum()
     probabilities = [score.exp() for score in scores]
-    own_probabilities = [None if own is None else own.exp() for own in extra]
-    if len(scores) == 2:
+    own_probabilities = None if own is None else [log.exp() for log in own]
+    if len(scores) == 1:
+        grads = [probabilities[0].mul_(weight)]
+        own_grads = None
+        if own_probabilities is not None:
+            own_grads = [(own_probabilities[0] - 1) * weight]
+    else:
         gap = scores[0] - scores[1]  # log(p_1 / p_2)
         drift = [(p * gap).sum(-1) for p in probabilities]
-        own_gap = None
-        if extra[0] is not None and extra[1] is not None:
-            own_gap = extra[0] - extra[1]
+        if own is not None and own_probabilities is not None:
+            own_gap = own[0] - own[1]
             drift = [d + p * own_gap for d, p in zip(drift, own_probabilities, strict=True)]
         sums[1] += 0.5 * (drift[0] - drift[1]).sum()
-    grads: list[Tensor] = []
-    own_grads: list[Tensor | None] = []
-    if len(scores) == 1 or kl_weight == 0:
-        for p, q in zip(probabilities, own_probabilities, strict=True):
-            grads.append(p.mul(weight))
-            own_grads.append(None if q is None else (q - 1) * weight)
-    else:
         half = 0.5 * kl_weight
+        pull = [weight + half - half * drift[0], weight + half + half * drift[1]]
         first, second = probabilities
         bend = gap.mul_(half)
-        pull = [weight + half - half * drift[0], weight + half + half * drift[1]]
-        grads.append((bend + pull[0].unsqueeze(-1)).mul_(first).sub_(second, alpha=half))
-        grads.append((pull[1].unsqueeze(-1) - bend).mul_(second).sub_(first, alpha=half))
-        if own_gap is None:
-            own_grads = [None, None]
-        else:
-            q, r = own_probabilities
-            own_grads.append(q * (pull[0] + half * own_gap) - half * r - weight)
-            own_grads.append(r * (pull[1] - half * own_gap) - half * q - weight)
-    for grad, own in zip(grads, own_grads, strict=True):
-        if own is None:
+        grads = [
+            (pull[0].unsqueeze(-1) + bend).mul_(first).sub_(second, alpha=half),
+            (pull[1].unsqueeze(-1) - bend).mul_(second).sub_(first, alpha=half),
+        ]
+        own_grads = None
+        if own_probabilities is not None:
+            p, q = own_probabilities
+            own_grads = [
+                p * (pull[0] + half * own_gap) - half * q - weight,
+                q * (pull[1] - half * own_gap) - half * p - weight,
+            ]
+    if own_grads is None:
+        for grad in grads:
             grad[row, label] -= weight
     return grads, own_grads

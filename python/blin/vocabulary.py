@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 from blin.errors import BlinError
 
 if TYPE_CHECKING:
+    import numpy as np
     import pyarrow as pa
+    from numpy.typing import NDArray
 
 
 class Vocabulary:
@@ -68,9 +70,8 @@ class Vocabulary:
         """Returns the raw id of an index."""
         return self.ids[index - self.first].as_py()  # type: ignore[no-any-return]
 
-    def take(self, indices: Sequence[int]) -> pa.Array:
+    def take(self, indices: NDArray[np.int64]) -> pa.Array:
         """Returns the raw ids of many indices."""
-        import numpy as np
         import pyarrow as pa
 
-        return self.ids.take(pa.array(np.asarray(indices, dtype=np.int64) - self.first))
+        return self.ids.take(pa.array(indices - self.first))

@@ -103,11 +103,16 @@ class TrainingLoader:
 
     def _view(self, users: NDArray[np.uint32], epoch: int, view: int) -> View:
         shape = (len(users), self.spec.max_len)
-        arrays = [np.empty(shape, dtype=np.int64) for _ in range(4)]
+        items, targets, segments, positions = (np.empty(shape, dtype=np.int64) for _ in range(4))
         newest = np.empty(shape, dtype=np.bool_)
-        rows = self._batcher.fill(users, epoch, view, *arrays, newest)
-        items, targets, segments, positions = (torch.from_numpy(array[:rows]) for array in arrays)
-        return View(items, targets, segments, positions, torch.from_numpy(newest[:rows]))
+        rows = self._batcher.fill(users, epoch, view, items, targets, segments, positions, newest)
+        return View(
+            items=torch.from_numpy(items[:rows]),
+            targets=torch.from_numpy(targets[:rows]),
+            segments=torch.from_numpy(segments[:rows]),
+            positions=torch.from_numpy(positions[:rows]),
+            newest=torch.from_numpy(newest[:rows]),
+        )
 
 
 def history_batch(
@@ -116,7 +121,7 @@ def history_batch(
     ends: NDArray[np.int64],
     spec: BatchSpec,
 ) -> Batch:
-    """Returns the rows to score for histories ``items[starts[i]:ends[i]]``, the newest at the right.
+    """Returns rows to score for histories ``items[starts[i]:ends[i]]``, the newest at the right.
 
     The rows are as wide as the longest history needs, and never wider than ``spec.max_len``.
     """
@@ -141,7 +146,7 @@ def history_batch(
 def flat_histories(
     items: NDArray[np.uint32], starts: NDArray[np.int64], ends: NDArray[np.int64]
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Returns (rows, items) such that history ``rows[i]`` contains ``items[i]``, for all of them."""
+    """Returns (rows, items): all pairs of a history's number and an item in it."""
     lengths = ends - starts
     rows = np.repeat(np.arange(len(starts)), lengths)
     steps = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)

@@ -1,4 +1,4 @@
-"""Metrics of a model on the held-out items of a dataset, with the protocol they were measured by."""
+"""Metrics of a model on held-out items, with the protocol they were measured by."""
 
 from __future__ import annotations
 

@@ -110,7 +110,7 @@ def _ranks(
 
 def _count(marks: Tensor) -> NDArray[np.int32]:
     """Counts per row; summing booleans as bytes is many times faster than as booleans."""
-    return marks.view(torch.int8).sum(1, dtype=torch.int32).cpu().numpy()  # type: ignore[no-any-return]
+    return marks.view(torch.int8).sum(1, dtype=torch.int32).cpu().numpy()
 
 
 def _check(scores: Tensor) -> None:
@@ -121,4 +121,4 @@ def _check(scores: Tensor) -> None:
 def _luck(num_users: int) -> NDArray[np.float64]:
     """One number in [0, 1) a user, the same for ever: raw Philox words are a stable stream."""
     words = np.random.Philox(key=0).random_raw(num_users)
-    return (words >> np.uint64(11)) * 2.0**-53
+    return np.ldexp((words >> np.uint64(11)).astype(np.float64), -53)

@@ -121,9 +121,7 @@ class BlinModel(nn.Module):
             local = CausalDepthwiseConvolution(config.dim, config.kernel_size)
         return Block(
             LinearAttention(config.dim, config.num_heads, local=local),
-            FeedForward(
-                config.dim, config.hidden_dim or config.dim, activation=config.activation
-            ),
+            FeedForward(config.dim, config.hidden_dim or config.dim, activation=config.activation),
             dim=config.dim,
             dropout=config.dropout,
             norm_first=config.norm_first,

@@ -61,7 +61,7 @@ def linear_attention(queries: Tensor, keys: Tensor, values: Tensor, visible: Ten
 
 
 class LinearAttention(nn.Module):
-    """Multi-head causal linear attention with an optional local branch on the values (Blin, Eq. 11).
+    """Multi-head causal linear attention, with room for a local branch on the values (Eq. 11).
 
     Args:
         dim: width D of the input and the output.
@@ -84,11 +84,14 @@ class LinearAttention(nn.Module):
         """Maps (B, N, D) inputs to (B, N, D) outputs; ``visible`` is ``visibility(segments)``."""
         batch, n, dim = x.shape
         queries, keys, values = self.qkv(x).chunk(3, dim=-1)
-        heads = [
-            part.view(batch, n, self.num_heads, dim // self.num_heads).transpose(1, 2)
-            for part in (queries, keys, values)
-        ]
-        mixed = linear_attention(*heads, visible).transpose(1, 2).reshape(batch, n, dim)
+        heads = linear_attention(
+            self._split(queries), self._split(keys), self._split(values), visible
+        )
+        mixed = heads.transpose(1, 2).reshape(batch, n, dim)
         if self.local is not None:
             mixed = mixed + self.local(values, segments)
         return self.out(mixed)  # type: ignore[no-any-return]
+
+    def _split(self, x: Tensor) -> Tensor:
+        """Splits (B, N, D) into heads, (B, H, N, D / H)."""
+        return x.view(*x.shape[:2], self.num_heads, -1).transpose(1, 2)

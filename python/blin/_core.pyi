@@ -1,0 +1,99 @@
+"""The compiled part of blin."""
+
+from collections.abc import Callable, Sequence
+from os import PathLike
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+def inspect_log(
+    path: str | PathLike[str],
+    *,
+    delimiter: str | None = None,
+    header: bool | None = None,
+    user_column: str | None = None,
+    item_column: str | None = None,
+    time_column: str | None = None,
+    rating_column: str | None = None,
+    min_rating: float | None = None,
+    log_format: str | None = None,
+) -> dict[str, Any]: ...
+def read_log(
+    paths: Sequence[str | PathLike[str]],
+    *,
+    delimiter: str | None = None,
+    header: bool | None = None,
+    user_column: str | None = None,
+    item_column: str | None = None,
+    time_column: str | None = None,
+    rating_column: str | None = None,
+    min_rating: float | None = None,
+    log_format: str | None = None,
+    on_bad_row: str = "fail",
+    min_interactions: int = 5,
+    duplicates: str = "keep",
+    threads: int | None = None,
+    on_progress: Callable[[int, int], object] | None = None,
+) -> dict[str, Any]: ...
+
+class Batcher:
+    """Fills the views of training batches from sequences that it keeps a reference to."""
+
+    def __new__(
+        cls,
+        items: NDArray[np.uint32],
+        starts: NDArray[np.int64],
+        ends: NDArray[np.int64],
+        *,
+        max_len: int,
+        padding: str,
+        fit: str,
+        copies: str,
+        positions: str,
+        pack: bool,
+        seed: int,
+    ) -> Batcher: ...
+    def fill(
+        self,
+        users: NDArray[np.uint32],
+        epoch: int,
+        view: int,
+        items: NDArray[np.int64],
+        targets: NDArray[np.int64],
+        segments: NDArray[np.int64],
+        positions: NDArray[np.int64],
+        newest: NDArray[np.bool_],
+    ) -> int:
+        """Fills one view for these users and returns the number of rows used."""
+
+def fill_histories(
+    history_items: NDArray[np.uint32],
+    starts: NDArray[np.int64],
+    ends: NDArray[np.int64],
+    max_len: int,
+    mode: str,
+    items: NDArray[np.int64],
+    segments: NDArray[np.int64],
+    positions: NDArray[np.int64],
+) -> None:
+    """Fills the rows of histories to score, the newest item at the right."""
+
+def shuffle_users(users: NDArray[np.uint32], seed: int, epoch: int) -> None:
+    """Puts users, in place, into the order of an epoch."""
+
+def fill_shared_negatives(
+    out: NDArray[np.int64], num_items: int, seed: int, epoch: int, step: int
+) -> None:
+    """Fills an array with the negatives that a training batch shares."""
+
+def fill_ranking_negatives(
+    history_items: NDArray[np.uint32],
+    starts: NDArray[np.int64],
+    ends: NDArray[np.int64],
+    users: NDArray[np.uint32],
+    num_items: int,
+    seed: int,
+    out: NDArray[np.int64],
+) -> None:
+    """Fills one row a user with distinct items from outside the user's whole history."""

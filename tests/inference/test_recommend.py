@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+
+from blin import Blin, BlinError, evaluate
+from blin.data.dataset import Dataset
+from blin.errors import CheckpointError, ConfigError, DataError
+from blin.inference import recommend
+from blin.inference.recommend import recommend_all, recommend_histories, recommend_users
+from conftest import SMALL
+
+
+@pytest.fixture(scope="module")
+def model(small_dataset: Dataset) -> Blin:
+    return Blin(device="cpu", threads=1, **SMALL).fit(small_dataset)
+
+
+def test_recommendations_have_raw_ids_and_are_ordered(model: Blin, small_dataset: Dataset) -> None:
+    table = model.recommend(users=["u3", "u7"], k=4)
+    assert table.column_names == ["user_id", "item_id", "score", "rank"]
+    rows = table.to_pylist()
+    assert [(row["user_id"], row["rank"]) for row in rows] == [
+        (user, rank) for user in ("u3", "u7") for rank in (1, 2, 3, 4)
+    ]
+    assert all(a["score"] >= b["score"] for a, b in zip(rows[:3], rows[1:4], strict=True))
+    known = set(small_dataset.item_ids.ids.to_pylist())
+    assert {row["item_id"] for row in rows} <= known
+
+
+def seen(dataset: Dataset, user: str) -> set[str]:
+    index = dataset.user_ids.index_of(user)
+    assert index is not None
+    return {dataset.item_ids.raw(int(item)) for item in dataset.sequence(index)}
+
+
+def test_seen_items_come_only_when_asked_for(model: Blin, small_dataset: Dataset) -> None:
+    everything = small_dataset.num_items
+    without = model.recommend(users=["u3"], k=everything).to_pylist()
+    had = seen(small_dataset, "u3")
+    assert not had & {row["item_id"] for row in without}
+    assert len(without) == everything - len(had)
+    including = model.recommend(users=["u3"], k=everything, include_seen=True).to_pylist()
+    assert len({row["item_id"] for row in including}) == everything
+
+
+def test_a_history_gets_what_its_user_gets(model: Blin, small_dataset: Dataset) -> None:
+    index = small_dataset.user_ids.index_of("u5")
+    assert index is not None
+    history = [small_dataset.item_ids.raw(int(item)) for item in small_dataset.sequence(index)]
+    by_user = model.recommend(users=["u5"], k=5).to_pylist()
+    by_history = model.recommend(histories=[history], k=5).to_pylist()
+    assert [row["item_id"] for row in by_user] == [row["item_id"] for row in by_history]
+
+
+def test_unknown_items_are_left_out_and_told(model: Blin) -> None:
+    mixed = recommend_histories(model.trained, [["i3", "nothing", "i9"], ["?"]], k=3)
+    assert mixed.unknown_items == ["nothing", "?"]
+    plain = recommend_histories(model.trained, [["i3", "i9"], []], k=3)
+    assert mixed.rows() == plain.rows()
+
+
+def test_an_unknown_user_is_an_error(model: Blin, small_dataset: Dataset) -> None:
+    with pytest.raises(DataError, match='no user "nobody"'):
+        recommend_users(model.trained, small_dataset, ["nobody"])
+
+
+def test_everybody_gets_the_same_as_alone(
+    model: Blin, small_dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recommend, "SCORES_AT_ONCE", 1000)
+    tables = list(recommend_all(model.trained, small_dataset, k=3))
+    assert len(tables) > 1
+    rows = pa.concat_tables(tables).to_pylist()
+    assert len(rows) == 3 * small_dataset.num_users
+    alone = model.recommend(users=["u9"], k=3).to_pylist()
+    among = [row for row in rows if row["user_id"] == "u9"]
+    for one, other in zip(among, alone, strict=True):
+        assert one.pop("score") == pytest.approx(other.pop("score"), rel=1e-5)
+        assert one == other
+
+
+def test_ties_go_to_the_lower_item() -> None:
+    scores = torch.tensor([[0.0, 1.0, 2.0, 1.0, 2.0, 1.0], [5.0, 5.0, 5.0, 5.0, 5.0, 5.0]])
+    values, items = recommend._top(scores, 3)
+    assert items.tolist() == [[2, 4, 1], [0, 1, 2]]
+    assert values.tolist() == [[2, 2, 1], [5, 5, 5]]
+
+
+def test_top_is_a_sort() -> None:
+    scores = torch.from_numpy(np.random.default_rng(0).integers(0, 7, (50, 30))).float()
+    _, items = recommend._top(scores, 9)
+    for row, found in zip(scores.tolist(), items.tolist(), strict=True):
+        assert found == sorted(range(30), key=lambda item: (-row[item], item))[:9]
+
+
+def test_a_saved_model_recommends_the_same(model: Blin, tmp_path: Path) -> None:
+    model.save_pretrained(tmp_path / "model")
+    loaded = Blin.from_pretrained(tmp_path / "model", device="cpu")
+    history = [["i3", "i9"]]
+    assert loaded.recommend(histories=history).equals(model.recommend(histories=history))
+    with pytest.raises(BlinError, match="knows no users"):
+        loaded.recommend(users=["u3"])
+    assert sorted(path.name for path in (tmp_path / "model").iterdir()) == [
+        "config.json",
+        "items.parquet",
+        "model.safetensors",
+    ]
+
+
+def test_a_loaded_model_can_be_fitted_again(
+    model: Blin, small_dataset: Dataset, tmp_path: Path
+) -> None:
+    model.save_pretrained(tmp_path)
+    again = Blin.from_pretrained(tmp_path, device="cpu").fit(small_dataset)
+    assert again.result is not None
+
+
+def test_the_estimator_can_be_evaluated(model: Blin, small_dataset: Dataset) -> None:
+    assert model.result is not None
+    assert evaluate(model, small_dataset).metrics == model.result.metrics
+
+
+def test_misuse_is_named(model: Blin, tmp_path: Path) -> None:
+    with pytest.raises(BlinError, match="not trained yet"):
+        Blin().recommend(histories=[["i3"]])
+    with pytest.raises(BlinError, match="either users or histories"):
+        model.recommend()
+    with pytest.raises(ConfigError, match='unknown setting "dims"; did you mean "dim"?'):
+        Blin(dims=3)
+    with pytest.raises(ConfigError, match="k: expected at least 1, found 0"):
+        model.recommend(histories=[["i3"]], k=0)
+    with pytest.raises(CheckpointError, match="config.json"):
+        Blin.from_pretrained(tmp_path)

@@ -1,0 +1,213 @@
+"""What every model must do, and the leaks that none may have."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from blin.batch import Batch, View
+from blin.errors import ConfigError
+from blin.models import MODELS
+from blin.models.blin import BlinConfig, BlinModel
+from blin.models.markov import Markov
+from blin.models.popularity import Popularity
+
+V = 12
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "blin": {},
+    "full cross-entropy": {"num_negatives": 0},
+    "one view": {"kl_weight": 0.0},
+    "pre-norm, per-copy": {"norm_first": True, "positions": "per-copy", "activation": "gelu"},
+    "no positions, no convolution": {"positions": "none", "kernel_size": 0, "hidden_dim": 24},
+    "long kernel, logQ": {"kernel_size": 5, "log_q": True},
+}
+
+
+def build(**settings: Any) -> BlinModel:
+    torch.manual_seed(0)
+    config = BlinConfig(**{"dim": 8, "max_len": 9, "dropout": 0.2, **settings})
+    return BlinModel(V, config).double()
+
+
+def view(rows: list[list[int]], segments: list[list[int]] | None = None) -> View:
+    items = torch.tensor(rows)
+    marks = (items > 0).long() if segments is None else torch.tensor(segments)
+    targets = torch.where(items > 0, items % V + 1, 0)
+    width = items.shape[1]
+    positions = torch.arange(9 - width, 9).expand_as(items)
+    return View(items, targets, marks, positions, newest=items > 0)
+
+
+def batch(*views: View) -> Batch:
+    rows = views[0].items.shape[0]
+    return Batch(torch.arange(rows), views, torch.tensor([1, 5, 5, 9]))
+
+
+ROWS = [[0, 0, 3, 1, 4, 1, 5, 9, 2], [1, 2, 3, 4, 5, 6, 7, 8, 9], [0, 0, 0, 0, 0, 0, 0, 0, 7]]
+
+
+@pytest.fixture(params=VARIANTS, ids=list(VARIANTS))
+def settings(request: pytest.FixtureRequest) -> dict[str, Any]:
+    return VARIANTS[request.param]
+
+
+def views_for(model: BlinModel) -> tuple[View, ...]:
+    return (view(ROWS),) * model.batch_spec.views
+
+
+def test_the_loss_is_finite_and_falls(settings: dict[str, Any]) -> None:
+    model = build(**settings)
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    losses = []
+    for _ in range(60):
+        loss = model(batch(*views_for(model))).total
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert all(torch.isfinite(torch.tensor(losses)))
+    assert sum(losses[-5:]) < 0.7 * sum(losses[:5])
+
+
+def test_every_parameter_learns(settings: dict[str, Any]) -> None:
+    model = build(**settings)
+    model(batch(*views_for(model))).total.backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None and parameter.grad.any(), name
+    assert not model.item_embedding.weight.grad[0].any()  # type: ignore[index]
+
+
+def test_candidates_score_as_in_the_whole_catalogue(settings: dict[str, Any]) -> None:
+    model = build(**settings).eval()
+    candidates = torch.tensor([[1, 2, 12], [3, 3, 4], [7, 1, 5]])
+    full = model.score(batch(view(ROWS)))
+    assert full.shape == (3, V + 1)
+    torch.testing.assert_close(
+        model.score(batch(view(ROWS)), candidates), full.gather(1, candidates)
+    )
+
+
+def test_a_row_scores_alone_as_among_others(settings: dict[str, Any]) -> None:
+    model = build(**settings).eval()
+    together = model.score(batch(view(ROWS)))
+    for row, expected in zip(ROWS, together, strict=True):
+        torch.testing.assert_close(model.score(batch(view([row])))[0], expected)
+
+
+def test_padding_changes_nothing(settings: dict[str, Any]) -> None:
+    model = build(**settings).eval()
+    wide, narrow = (model.score(batch(view([row]))) for row in (ROWS[0], ROWS[0][2:]))
+    torch.testing.assert_close(wide, narrow)
+
+
+def test_an_empty_history_has_finite_scores(settings: dict[str, Any]) -> None:
+    assert torch.isfinite(build(**settings).score(batch(view([[0] * 9])))).all()
+
+
+def test_later_items_change_nothing_earlier(settings: dict[str, Any]) -> None:
+    model = build(**settings).eval()
+    before = model.encode(view(ROWS))
+    for position in range(1, 9):
+        changed = [list(row) for row in ROWS]
+        for row in changed:
+            row[position] = 11
+        after = model.encode(view(changed, segments=(torch.tensor(ROWS) > 0).long().tolist()))
+        assert torch.equal(before[:, :position], after[:, :position])
+        assert not torch.equal(before[1, position:], after[1, position:])
+
+
+def test_other_segments_change_nothing(settings: dict[str, Any]) -> None:
+    model = build(**settings).eval()
+    segments = [[0, 3, 3, 0, 2, 2, 1, 1, 1]]
+    before = model.encode(view([[0, 4, 5, 0, 4, 5, 4, 5, 6]], segments))
+    after = model.encode(view([[0, 7, 8, 0, 9, 9, 4, 5, 6]], segments))
+    assert torch.equal(before[:, 6:], after[:, 6:])
+    assert not torch.equal(before[:, 4:6], after[:, 4:6])
+
+
+def test_copies_that_see_each_other_do_change(settings: dict[str, Any]) -> None:
+    """The reason for segments: in one segment the copy before is read."""
+    model = build(**settings).eval()
+    before = model.encode(view([[0, 0, 1, 2, 3, 0, 1, 2, 3]]))
+    after = model.encode(view([[0, 0, 1, 2, 9, 0, 1, 2, 3]]))
+    assert not torch.allclose(before[:, 6:], after[:, 6:])
+
+
+def test_older_copies_count_in_the_sequence_loss_and_not_in_the_divergence() -> None:
+    model = build(dropout=0.0)
+    one = view([[0, 0, 0, 0, 0, 0, 1, 2, 3]])
+    repeated = view([[0, 0, 1, 2, 3, 0, 1, 2, 3]], [[0, 0, 2, 2, 2, 0, 1, 1, 1]])
+    repeated = replace(
+        repeated,
+        positions=torch.tensor([[0, 0, 6, 7, 8, 0, 6, 7, 8]]),
+        newest=repeated.segments == 1,
+    )
+    both = model(batch(one, repeated)).parts
+    single = model(batch(one, one)).parts
+    # With equal positions and no dropout every copy computes the same thing.
+    torch.testing.assert_close(both["sequence"], single["sequence"])
+    torch.testing.assert_close(both["kl"], single["kl"])
+    assert both["kl"].abs() < 1e-12
+
+
+def test_parameters_are_counted() -> None:
+    """V + 1 items and N positions of width D; a block has 4D² + D² + D² weights and its rest."""
+    dim, n, blocks, kernel = 8, 9, 2, 3
+    expected = (V + 1 + n) * dim + 2 * dim
+    expected += blocks * (6 * dim * dim + 6 * dim + kernel * dim + dim + 4 * dim)
+    found = sum(parameter.numel() for parameter in build().parameters())
+    assert found == expected
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"dim": 6, "num_heads": 4}, "num_heads: expected a divisor of dim 6, found 4"),
+        ({"dropout": 1.0}, r"dropout: expected a number in \[0, 1\), found 1.0"),
+        ({"activation": "tanh"}, "activation: expected one of relu, gelu, silu, found 'tanh'"),
+        ({"positions": "both"}, "positions: expected absolute, per-copy or none, found 'both'"),
+        ({"max_len": 0}, "max_len: expected at least 1, found 0"),
+        ({"kl_weight": -1.0}, "kl_weight: expected at least 0, found -1.0"),
+    ],
+)
+def test_impossible_settings_are_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        BlinConfig(**settings)
+
+
+def test_every_model_is_a_module_with_a_dataclass() -> None:
+    for model in MODELS.values():
+        assert issubclass(model.module, nn.Module)
+        model.config()
+
+
+def scores(model: Popularity | Markov, history: list[int]) -> Tensor:
+    return model.score(batch(view([history])))[0]
+
+
+def test_popularity_counts() -> None:
+    model = Popularity(torch.tensor([1, 2, 2, 3, 3, 3]), num_items=4)
+    assert scores(model, [1, 1, 1]).tolist() == [0, 1, 2, 3, 0]
+    candidates = torch.tensor([[3, 4]])
+    assert model.score(batch(view([[1]])), candidates).tolist() == [[3, 0]]
+
+
+def test_markov_counts_what_follows_inside_a_user() -> None:
+    items = torch.tensor([1, 2, 1, 2, 1, 3, 2, 2])
+    owners = torch.tensor([0, 0, 0, 0, 1, 1, 1, 2])
+    model = Markov(items, owners, num_items=4)
+    after_one = scores(model, [4, 1])
+    # 1 → 2 twice, 1 → 3 once; 3 → 2 once; the pair (2, 2) crosses users and does not count.
+    assert after_one.floor().tolist() == [0, 0, 2, 1, 0]
+    assert scores(model, [1, 3]).floor().tolist() == [0, 0, 1, 0, 0]
+    # Nothing follows item 4: popularity decides, and stays below one transition.
+    alone = scores(model, [1, 4])
+    assert alone.max() < 1
+    assert alone.argsort(descending=True).tolist()[:3] == [2, 1, 3]
+    candidates = torch.tensor([[3, 2]])
+    torch.testing.assert_close(model.score(batch(view([[4, 1]])), candidates)[0], after_one[[3, 2]])
