@@ -18,7 +18,15 @@ from blin.checkpoint import TrainedModel, find_run, load_run
 from blin.data.dataset import Dataset
 from blin.errors import BlinError, CheckpointError, ConfigError, Terminated
 from blin.evaluation.evaluator import evaluate
-from blin.training.trainer import Event, Started, Step, Validated, resume, train
+from blin.training.trainer import (
+    Event,
+    Started,
+    Step,
+    Validated,
+    fitting_max_len,
+    resume,
+    train,
+)
 from conftest import SMALL
 
 Stop = Callable[[Event], None]
@@ -180,6 +188,18 @@ def test_a_resumed_run_keeps_its_settings(small_dataset: Dataset, tmp_path: Path
     run = small(small_dataset, tmp_path)
     with pytest.raises(ConfigError, match="dim: a resumed run keeps its settings"):
         resume(run, settings={"dim": 32})
+
+
+@pytest.mark.parametrize(
+    ("typical", "longest", "expected"),
+    [(3, 900, 50), (50, 900, 50), (51, 51, 100), (101, 101, 200), (500, 900, 200)],
+)
+def test_the_length_fits_three_of_four_sequences(
+    small_dataset: Dataset, typical: int, longest: int, expected: int
+) -> None:
+    dataset = Dataset(small_dataset.path)
+    dataset.splits = np.array([[typical, 0]] * 4 + [[longest, 0]])
+    assert fitting_max_len(dataset) == expected
 
 
 @pytest.fixture(scope="module")

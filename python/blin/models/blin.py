@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from blin.batch import Batch, BatchSpec, Losses, View
 from blin.errors import ConfigError
 from blin.losses import softmax_loss
-from blin.nn.attention.linear import LinearAttention, visibility
+from blin.nn.attention.linear import LinearAttention
 from blin.nn.convolution import CausalDepthwiseConvolution
 from blin.nn.dropout import Dropout
 from blin.nn.feed_forward import ACTIVATIONS, FeedForward
@@ -144,9 +144,8 @@ class BlinModel(nn.Module):
         if self.position_embedding is not None:
             x = x + self.position_embedding(view.positions)
         x = self.embedding_dropout(self.embedding_norm(x))
-        visible = visibility(view.segments)
         for block in self.blocks:
-            x = block(x, view.segments, visible)
+            x = block(x, view.segments)
         return self.final_norm(x)  # type: ignore[no-any-return]
 
     def forward(self, batch: Batch) -> Losses:

@@ -11,7 +11,7 @@ class Block(nn.Module):
     """Attention, then a feed-forward network, each with dropout, a residual and a layer norm.
 
     Args:
-        attention: a module (x, segments, visible) → (B, N, D).
+        attention: a module (x (B, N, D), segments (B, N)) → (B, N, D).
         feed_forward: a module (B, N, D) → (B, N, D).
         dim: width D.
         dropout: probability of dropping a unit of either branch's output.
@@ -35,10 +35,10 @@ class Block(nn.Module):
         self.dropout = Dropout(dropout)
         self.norm_first = norm_first
 
-    def forward(self, x: Tensor, segments: Tensor, visible: Tensor) -> Tensor:
-        """Maps (B, N, D) to (B, N, D)."""
+    def forward(self, x: Tensor, segments: Tensor) -> Tensor:
+        """Maps (B, N, D) inputs with (B, N) segments to (B, N, D)."""
         if self.norm_first:
-            x = x + self.dropout(self.attention(self.attention_norm(x), segments, visible))
+            x = x + self.dropout(self.attention(self.attention_norm(x), segments))
             return x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))  # type: ignore[no-any-return]
-        x = self.attention_norm(x + self.dropout(self.attention(x, segments, visible)))
+        x = self.attention_norm(x + self.dropout(self.attention(x, segments)))
         return self.feed_forward_norm(x + self.dropout(self.feed_forward(x)))  # type: ignore[no-any-return]

@@ -13,14 +13,76 @@ from i when j ≤ i and both belong to the same segment; padding (segment 0) see
 Keys pass through ``c · tanh(k / c)`` first. For the keys that occur in practice this changes
 next to nothing; it bounds ``exp(k)`` by e^±20, so that no maximum has to be subtracted, no sum can
 overflow and no ``Z`` can underflow, however far a key runs off, in fp32.
+
+Short rows are computed in parallel, as one chunk. Long rows are cut into chunks, and the sums over
+all earlier positions, a D × D matrix and a vector, are carried from chunk to chunk: linear in the
+length. Only sums of positive terms occur; nothing is the difference of two sums.
 """
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 KEY_CAP = 20.0
+
+CHUNK = 64
+"""Positions in a chunk; rows up to this length are one chunk."""
+
+FORMS = ("auto", "parallel", "chunked")
+
+
+class Carried(NamedTuple):
+    """What a chunk learns from those before it.
+
+    Attributes:
+        segment: (B, 1), the segment that the sums belong to; 0 for none.
+        values: (B, H, D, D), Σ_j exp(k_j) v_jᵀ over its positions.
+        keys: (B, H, 1, D), Σ_j exp(k_j).
+    """
+
+    segment: Tensor
+    values: Tensor
+    keys: Tensor
+
+
+def linear_attention(
+    queries: Tensor, keys: Tensor, values: Tensor, segments: Tensor, *, form: str = "auto"
+) -> Tensor:
+    """Computes causal linear attention over rows of N positions.
+
+    Args:
+        queries: (B, H, N, D), unnormalised.
+        keys: (B, H, N, D), unnormalised.
+        values: (B, H, N, D).
+        segments: (B, N); the positions of a segment follow one another, with nothing but padding
+            (0) between them.
+        form: ``parallel``, O(N² D); ``chunked``, O(N D (D + chunk)); or ``auto``.
+
+    Returns:
+        (B, H, N, D) in the dtype of ``values``; rows that see nothing are 0. The arithmetic is at
+        least fp32, whatever the dtype of the arguments.
+    """
+    if form not in FORMS:
+        raise ValueError(f"form must be one of {', '.join(FORMS)}, got {form!r}")
+    n = segments.shape[-1]
+    size = n if form == "parallel" or (form == "auto" and n <= CHUNK) else CHUNK
+    dtype = torch.promote_types(values.dtype, torch.float32)
+    with torch.autocast(device_type=values.device.type, enabled=False):
+        channels = queries.to(dtype).softmax(dim=-1)
+        keys = torch.exp(KEY_CAP * torch.tanh(keys.to(dtype) / KEY_CAP))
+        wide = values.to(dtype)
+        carried = None
+        outs = []
+        for start in range(0, n, size):
+            part = slice(start, start + size)
+            chunk = channels[:, :, part], keys[:, :, part], wide[:, :, part], segments[:, part]
+            outs.append(_attend(*chunk, carried))
+            if start + size < n:
+                carried = _carry(*chunk[1:], carried)
+        return (outs[0] if len(outs) == 1 else torch.cat(outs, dim=2)).to(values.dtype)
 
 
 def visibility(segments: Tensor) -> Tensor:
@@ -35,29 +97,39 @@ def visibility(segments: Tensor) -> Tensor:
     return same & real & causal
 
 
-def linear_attention(queries: Tensor, keys: Tensor, values: Tensor, visible: Tensor) -> Tensor:
-    """Computes causal linear attention in its parallel form, O(N²·D) for rows of N positions.
+def _attend(
+    channels: Tensor, keys: Tensor, values: Tensor, segments: Tensor, carried: Carried | None
+) -> Tensor:
+    """Returns the output of a chunk, (B, H, C, D)."""
+    mask = visibility(segments).to(values.dtype).unsqueeze(1)  # (B, 1, C, C)
+    normaliser = mask @ keys  # (B, H, C, D)
+    if carried is not None:
+        goes_on = ((segments == carried.segment) & (segments > 0)).to(values.dtype)
+        goes_on = goes_on[:, None, :, None]  # (B, 1, C, 1)
+        normaliser = normaliser + goes_on * carried.keys
+    # Z is 0 only where nothing is visible.
+    channels = channels / normaliser.masked_fill(normaliser == 0, 1.0)
+    out = ((channels @ keys.transpose(-1, -2)) * mask) @ values
+    if carried is not None:
+        out = out + goes_on * (channels @ carried.values)
+    return out
 
-    Args:
-        queries: (B, H, N, D), unnormalised.
-        keys: (B, H, N, D), unnormalised.
-        values: (B, H, N, D).
-        visible: (B, N, N) booleans, see :func:`visibility`.
 
-    Returns:
-        (B, H, N, D) in the dtype of ``values``; rows that see nothing are 0. The arithmetic is at
-        least fp32, whatever the dtype of the arguments.
-    """
-    dtype = torch.promote_types(values.dtype, torch.float32)
-    with torch.autocast(device_type=values.device.type, enabled=False):
-        mask = visible.to(dtype).unsqueeze(1)  # (B, 1, N, N)
-        channels = queries.to(dtype).softmax(dim=-1)
-        keys = torch.exp(KEY_CAP * torch.tanh(keys.to(dtype) / KEY_CAP))
-        normaliser = mask @ keys  # (B, H, N, D), 0 only where nothing is visible
-        blind = normaliser == 0
-        channels = channels / normaliser.masked_fill(blind, 1.0)
-        weights = (channels @ keys.transpose(-1, -2)) * mask  # (B, H, N, N)
-        return (weights @ values.to(dtype)).to(values.dtype)
+def _carry(keys: Tensor, values: Tensor, segments: Tensor, carried: Carried | None) -> Carried:
+    """Returns the sums over the segment that may go on after this chunk."""
+    before = torch.zeros_like(segments[:, :1]) if carried is None else carried.segment
+    places = torch.arange(1, segments.shape[1] + 1, device=segments.device)
+    latest = ((segments > 0) * places).argmax(dim=1, keepdim=True)
+    found = segments.gather(1, latest)  # 0 where the chunk is all padding
+    segment = torch.where(found > 0, found, before)
+    belongs = ((segments == segment) & (segments > 0))[:, None, :, None]
+    keys = keys * belongs
+    value_sums, key_sums = keys.transpose(-1, -2) @ values, keys.sum(dim=2, keepdim=True)
+    if carried is not None:
+        same = (segment == before)[:, :, None, None]
+        value_sums = value_sums + same * carried.values
+        key_sums = key_sums + same * carried.keys
+    return Carried(segment, value_sums, key_sums)
 
 
 class LinearAttention(nn.Module):
@@ -80,12 +152,12 @@ class LinearAttention(nn.Module):
         self.local = local
         self.out = nn.Linear(dim, dim)
 
-    def forward(self, x: Tensor, segments: Tensor, visible: Tensor) -> Tensor:
-        """Maps (B, N, D) inputs to (B, N, D) outputs; ``visible`` is ``visibility(segments)``."""
+    def forward(self, x: Tensor, segments: Tensor) -> Tensor:
+        """Maps (B, N, D) inputs with (B, N) segments to (B, N, D)."""
         batch, n, dim = x.shape
         queries, keys, values = self.qkv(x).chunk(3, dim=-1)
         heads = linear_attention(
-            self._split(queries), self._split(keys), self._split(values), visible
+            self._split(queries), self._split(keys), self._split(values), segments
         )
         mixed = heads.transpose(1, 2).reshape(batch, n, dim)
         if self.local is not None:
