@@ -1,0 +1,310 @@
+//! Understanding a log by its first lines.
+
+use std::path::Path;
+use std::str::FromStr;
+
+use crate::error::{Error, Result};
+use crate::ingest::LogOptions;
+use crate::ingest::columns::{self, Places, Role, text};
+use crate::ingest::time::{TimeStyle, style_of};
+
+/// Lines that are looked at.
+const SAMPLE: usize = 200;
+
+/// Bytes that are looked at, unless one line is longer.
+const SAMPLE_BYTES: usize = 128 << 10;
+
+/// A space is looked for last: dates and titles contain it.
+const DELIMITERS: [&str; 6] = ["\t", "::", ",", ";", "|", " "];
+
+/// The byte order mark that some programs put before UTF-8.
+const BOM: &[u8] = b"\xef\xbb\xbf";
+
+/// The two kinds of log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// One interaction per line, in columns.
+    Table,
+    /// One user per line: `user item item …`, oldest first.
+    Sequences,
+}
+
+impl FromStr for Format {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        match name {
+            "table" => Ok(Self::Table),
+            "sequences" => Ok(Self::Sequences),
+            _ => Err(Error::argument("log_format", r#""table" or "sequences""#, name)),
+        }
+    }
+}
+
+impl Format {
+    /// `table` or `sequences`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Table => "table",
+            Self::Sequences => "sequences",
+        }
+    }
+}
+
+/// How a log is to be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Layout {
+    /// Rows or sequences.
+    pub format: Format,
+    /// What stands between two fields.
+    pub delimiter: String,
+    /// Whether the first line names the columns.
+    pub has_header: bool,
+    /// The names of the columns, or their numbers from 1 where there is no header.
+    pub columns: Vec<String>,
+    /// How the times are written, if there are any.
+    pub time_style: Option<TimeStyle>,
+    places: Places,
+    /// The first line as it stands in the file, if it is a header.
+    header: Vec<u8>,
+}
+
+impl Layout {
+    /// Recognises what the options leave open from the first lines of the file.
+    pub fn sniff(path: &Path, head: &[u8], options: &LogOptions) -> Result<Self> {
+        let head = sample_of(head.strip_prefix(BOM).unwrap_or(head));
+        if head.trim_ascii().is_empty() {
+            return Err(Error::log(path, "interactions", "an empty file"));
+        }
+        match choose_format(path, head, options)? {
+            (Format::Sequences, delimiter) => Ok(Self::sequences(delimiter)),
+            (Format::Table, delimiter) => Self::table(path, head, delimiter, options),
+        }
+    }
+
+    /// The name of the users' column.
+    pub fn user_column(&self) -> Option<&str> {
+        self.column(Role::User)
+    }
+
+    /// The name of the items' column.
+    pub fn item_column(&self) -> Option<&str> {
+        self.column(Role::Item)
+    }
+
+    /// The name of the times' column.
+    pub fn time_column(&self) -> Option<&str> {
+        self.column(Role::Time)
+    }
+
+    /// The name of the ratings' column.
+    pub fn rating_column(&self) -> Option<&str> {
+        self.column(Role::Rating)
+    }
+
+    /// Bytes of a file's first block that stand before its first row: a byte order mark, and the
+    /// header if this file repeats it.
+    pub fn bytes_before_rows(&self, block: &[u8]) -> usize {
+        let bom = if block.starts_with(BOM) { BOM.len() } else { 0 };
+        if self.has_header && block[bom..].starts_with(&self.header) {
+            bom + self.header.len()
+        } else {
+            bom
+        }
+    }
+
+    pub(super) fn place(&self, role: Role) -> Option<usize> {
+        self.places.of(role)
+    }
+
+    fn column(&self, role: Role) -> Option<&str> {
+        self.places.of(role).map(|place| self.columns[place].as_str())
+    }
+
+    fn sequences(delimiter: String) -> Self {
+        Self {
+            format: Format::Sequences,
+            delimiter,
+            has_header: false,
+            columns: Vec::new(),
+            time_style: None,
+            places: Places::default(),
+            header: Vec::new(),
+        }
+    }
+
+    fn table(path: &Path, head: &[u8], delimiter: String, options: &LogOptions) -> Result<Self> {
+        let Sample { mut rows, first_bytes } = Sample::new(head, &delimiter);
+        let first = rows.remove(0);
+        let has_header = options.header.unwrap_or_else(|| columns::is_header(&first, &rows));
+        let names: Vec<String> = if has_header {
+            first.iter().map(|field| text(field)).collect()
+        } else {
+            (1..=first.len()).map(|number| number.to_string()).collect()
+        };
+        if !has_header {
+            rows.insert(0, first);
+        }
+        let places = columns::find(path, &names, has_header, &rows, options)?;
+        let time_style = places.of(Role::Time).map(|place| {
+            let first_time = rows.iter().find_map(|row| style_of(row.get(place)?));
+            first_time.unwrap_or(TimeStyle::Number)
+        });
+        let header = if has_header { head[..first_bytes].to_vec() } else { Vec::new() };
+        let (format, columns) = (Format::Table, names);
+        Ok(Self { format, delimiter, has_header, columns, time_style, places, header })
+    }
+}
+
+/// As many of the first lines as are worth looking at.
+fn sample_of(head: &[u8]) -> &[u8] {
+    let short = &head[..head.len().min(SAMPLE_BYTES)];
+    match memchr::memrchr(b'\n', short) {
+        Some(newline) => &head[..=newline],
+        None => head,
+    }
+}
+
+fn choose_format(path: &Path, head: &[u8], options: &LogOptions) -> Result<(Format, String)> {
+    if options
+        .delimiter
+        .as_deref()
+        .is_some_and(|delimiter| delimiter.is_empty() || delimiter.contains(['\n', '\r', '"']))
+    {
+        let found = options.delimiter.as_deref().unwrap_or_default();
+        return Err(Error::argument("delimiter", "one or more characters within a line", found));
+    }
+    let delimiter = match (&options.delimiter, options.format) {
+        (Some(delimiter), _) => delimiter.clone(),
+        (None, Some(Format::Sequences)) => best_for_sequences(head),
+        (None, _) => best_for_table(path, head)?,
+    };
+    let format = options.format.unwrap_or_else(|| {
+        let is_table = delimiter != " " || options.header == Some(true) || is_spaced_table(head);
+        if is_table { Format::Table } else { Format::Sequences }
+    });
+    Ok((format, delimiter))
+}
+
+fn best_for_sequences(head: &[u8]) -> String {
+    let first_line = head.trim_ascii_start().split(|&byte| byte == b'\n').next().unwrap_or(head);
+    let used = |delimiter: &&str| memchr::memmem::find(first_line, delimiter.as_bytes()).is_some();
+    [" ", "\t", ","].into_iter().find(used).unwrap_or(" ").to_owned()
+}
+
+/// The delimiter that gives the most lines as many fields as the first.
+fn best_for_table(path: &Path, head: &[u8]) -> Result<String> {
+    let best = DELIMITERS
+        .into_iter()
+        .map(|delimiter| (Sample::new(head, delimiter).agreement(), delimiter))
+        .rev()
+        .max_by_key(|&(agreement, _)| agreement)
+        .filter(|&(agreement, _)| agreement > 0);
+    let spaced = || Sample::new(head, " ").rows.iter().all(|row| row.len() > 1);
+    match best {
+        Some((agreement, delimiter)) if agreement >= 500 || !spaced() => Ok(delimiter.to_owned()),
+        _ if spaced() => Ok(" ".to_owned()),
+        _ => Err(Error::log(
+            path,
+            "columns separated by a comma, tab, semicolon, pipe, space or \"::\"",
+            "none of these in the first line; choose with --delimiter",
+        )),
+    }
+}
+
+/// Whether lines separated by spaces are rows rather than sequences: there is a header, or as many
+/// fields in nearly every line and a column of times or a user that comes twice.
+fn is_spaced_table(head: &[u8]) -> bool {
+    let sample = Sample::new(head, " ");
+    let (first, others) = (&sample.rows[0], &sample.rows[1..]);
+    if columns::is_header(first, others) {
+        return true;
+    }
+    let mut users: Vec<&Vec<u8>> = sample.rows.iter().map(|row| &row[0]).collect();
+    users.sort_unstable();
+    let user_comes_twice = users.windows(2).any(|pair| pair[0] == pair[1]);
+    let has_times = columns::has_time_like(first.len(), &sample.rows);
+    sample.agreement() >= 900 && (user_comes_twice || has_times)
+}
+
+/// The first records of a file, split at one delimiter.
+struct Sample {
+    rows: Vec<Vec<Vec<u8>>>,
+    /// Bytes of the first record and what stands before it.
+    first_bytes: usize,
+}
+
+impl Sample {
+    fn new(head: &[u8], delimiter: &str) -> Self {
+        match delimiter.as_bytes() {
+            [byte] => Self::quoted(head, *byte),
+            _ => Self::unquoted(head, delimiter),
+        }
+    }
+
+    /// Per mille of the lines that have as many fields as the first, if that has more than one.
+    fn agreement(&self) -> usize {
+        let wanted = self.rows[0].len();
+        let alike = |row: &&Vec<Vec<u8>>| {
+            row.len() == wanted || row.len() == wanted + 1 && row[wanted].is_empty()
+        };
+        if wanted < 2 { 0 } else { self.rows.iter().filter(alike).count() * 1000 / self.rows.len() }
+    }
+
+    fn quoted(head: &[u8], delimiter: u8) -> Self {
+        let mut reader = csv_core::ReaderBuilder::new().delimiter(delimiter).build();
+        let (mut fields, mut ends) = (vec![0; head.len()], vec![0; head.len() + 1]);
+        let (mut rows, mut position, mut first_bytes) = (Vec::new(), 0, 0);
+        while rows.len() < SAMPLE {
+            let (result, read, _, num_fields) =
+                reader.read_record(&head[position..], &mut fields, &mut ends);
+            position += read;
+            if !matches!(result, csv_core::ReadRecordResult::Record) {
+                break;
+            }
+            let starts = std::iter::once(&0).chain(&ends);
+            rows.push(
+                starts
+                    .zip(&ends[..num_fields])
+                    .map(|(&start, &end)| fields[start..end].to_vec())
+                    .collect(),
+            );
+            if rows.len() == 1 {
+                first_bytes = position;
+            }
+        }
+        if rows.is_empty() {
+            rows.push(vec![head.trim_ascii().to_vec()]);
+        }
+        Self { rows, first_bytes }
+    }
+
+    fn unquoted(head: &[u8], delimiter: &str) -> Self {
+        let (mut rows, mut first_bytes) = (Vec::new(), 0);
+        for line in head.split_inclusive(|&byte| byte == b'\n') {
+            if rows.len() == SAMPLE {
+                break;
+            }
+            if rows.is_empty() {
+                first_bytes += line.len();
+            }
+            let content = line.strip_suffix(b"\n").unwrap_or(line);
+            let content = content.strip_suffix(b"\r").unwrap_or(content);
+            if !content.trim_ascii().is_empty() {
+                rows.push(split(content, delimiter.as_bytes()));
+            }
+        }
+        Self { rows, first_bytes }
+    }
+}
+
+fn split(line: &[u8], delimiter: &[u8]) -> Vec<Vec<u8>> {
+    let mut fields = Vec::new();
+    let mut start = 0;
+    for end in memchr::memmem::find_iter(line, delimiter) {
+        fields.push(line[start..end].to_vec());
+        start = end + delimiter.len();
+    }
+    fields.push(line[start..].to_vec());
+    fields
+}

@@ -1,0 +1,78 @@
+//! Sequence files: one user per line, `user item item …`, oldest first.
+
+use crate::ingest::rows::{BadRow, OnBadRow, RowFault, Rows};
+
+/// A reader of sequence files.
+pub struct ListReader<'a> {
+    delimiter: &'a [u8],
+    on_bad_row: OnBadRow,
+}
+
+impl<'a> ListReader<'a> {
+    /// A reader of lists with this delimiter; runs of spaces count as one space.
+    pub fn new(delimiter: &'a str, on_bad_row: OnBadRow) -> Self {
+        Self { delimiter: delimiter.as_bytes(), on_bad_row }
+    }
+
+    /// Reads a block of whole lines.
+    pub fn read_block(&self, block: &[u8], rows: &mut Rows) {
+        for line in block.split_inclusive(|&byte| byte == b'\n') {
+            rows.lines += 1;
+            let line = line.trim_ascii_end();
+            if line.is_empty() {
+                continue;
+            }
+            if let Err(bad) = self.read_line(line, rows) {
+                rows.push_bad(rows.lines, bad);
+                if self.on_bad_row == OnBadRow::Fail {
+                    return;
+                }
+            }
+        }
+    }
+
+    fn read_line(&self, line: &[u8], rows: &mut Rows) -> Result<(), BadRow> {
+        if self.delimiter == b" " {
+            return push_fields(line.split(|byte| *byte == b' ').filter(|id| !id.is_empty()), rows);
+        }
+        let mut start = 0;
+        let mut ended = false;
+        let fields = std::iter::from_fn(|| {
+            if ended {
+                return None;
+            }
+            let rest = &line[start..];
+            let end = memchr::memmem::find(rest, self.delimiter);
+            ended = end.is_none();
+            let field = &rest[..end.unwrap_or(rest.len())];
+            start += field.len() + self.delimiter.len();
+            Some(field)
+        });
+        push_fields(fields.filter(|id| !id.is_empty()), rows)
+    }
+}
+
+fn push_fields<'a>(
+    mut fields: impl Iterator<Item = &'a [u8]>,
+    rows: &mut Rows,
+) -> Result<(), BadRow> {
+    let bad = |expected: &str, found: &str| BadRow {
+        column: None,
+        expected: expected.to_owned(),
+        found: found.to_owned(),
+    };
+    let user = fields.next().unwrap_or_default();
+    let mut items = fields.peekable();
+    if items.peek().is_none() {
+        rows.read += 1;
+        return Err(bad("a user and at least one item", "no item"));
+    }
+    for item in items {
+        rows.read += 1;
+        rows.push(user, item, None).map_err(|fault| match fault {
+            RowFault::User => bad("a user in UTF-8", "other bytes"),
+            RowFault::Item | RowFault::Time => bad("items in UTF-8", "other bytes"),
+        })?;
+    }
+    Ok(())
+}

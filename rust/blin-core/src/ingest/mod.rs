@@ -1,0 +1,44 @@
+//! From the files of a log to one table of integers.
+//!
+//! One thread reads and decompresses blocks of whole lines, a pool parses several of them at once
+//! while the blocks before are appended in the order of the file. So the result is the same for any
+//! number of threads.
+
+mod columns;
+pub mod layout;
+mod lists;
+mod quoted;
+mod reader;
+pub mod rows;
+pub mod source;
+mod table;
+pub mod time;
+
+pub use layout::{Format, Layout};
+pub use reader::{Log, read, sniff};
+pub use rows::OnBadRow;
+
+/// How a log is to be read; what is left open is recognised.
+///
+/// Columns are given by name or, counted from 1, by number.
+#[derive(Clone, Debug, Default)]
+pub struct LogOptions {
+    /// Rows or sequences.
+    pub format: Option<Format>,
+    /// What stands between two fields.
+    pub delimiter: Option<String>,
+    /// Whether the first line names the columns.
+    pub header: Option<bool>,
+    /// The column of the users.
+    pub user_column: Option<String>,
+    /// The column of the items.
+    pub item_column: Option<String>,
+    /// The column of the times.
+    pub time_column: Option<String>,
+    /// The column of the ratings.
+    pub rating_column: Option<String>,
+    /// Rows with a lower rating are left out.
+    pub min_rating: Option<f64>,
+    /// What to do with a row that cannot be read.
+    pub on_bad_row: OnBadRow,
+}

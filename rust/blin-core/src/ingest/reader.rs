@@ -1,0 +1,294 @@
+//! The conveyor: blocks from the files, rows from the blocks, one table from the rows.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::time::Duration;
+
+use rayon::prelude::*;
+
+use crate::error::{Error, Result};
+use crate::ingest::LogOptions;
+use crate::ingest::layout::{Format, Layout};
+use crate::ingest::lists::ListReader;
+use crate::ingest::quoted::QuotedReader;
+use crate::ingest::rows::{Rows, Table};
+use crate::ingest::source::{Source, SourceSummary};
+use crate::ingest::table::TableReader;
+use crate::ingest::time::TimeUnit;
+use crate::interactions::Interactions;
+use crate::progress::{Hook, Progress};
+use crate::vocabulary::Vocabulary;
+
+/// How long to wait for a block before the hook is called again.
+const PATIENCE: Duration = Duration::from_millis(50);
+
+/// A log that was read to its end.
+#[derive(Debug)]
+pub struct Log {
+    /// The rows in file order; users and items have indices into `user_ids` and `item_ids`.
+    pub interactions: Interactions,
+    /// Raw ids of users; an id that is in no row is possible.
+    pub user_ids: Vocabulary,
+    /// Raw ids of items; an id that is in no row is possible.
+    pub item_ids: Vocabulary,
+    /// How the log was understood.
+    pub layout: Layout,
+    /// The unit of the timestamps.
+    pub time_unit: Option<TimeUnit>,
+    /// The files.
+    pub sources: Vec<SourceSummary>,
+    /// Data rows seen, good or not.
+    pub rows_read: u64,
+    /// Rows left out because they cannot be read.
+    pub rows_skipped: u64,
+    /// Rows left out because their rating is too low.
+    pub rows_below_rating: u64,
+    /// What was wrong with the first rows that were skipped.
+    pub messages: Vec<String>,
+}
+
+/// Reads the parts of a log, in this order, on the current rayon pool.
+///
+/// The first file tells the layout; a later one may repeat its header.
+pub fn read(
+    paths: &[PathBuf],
+    options: &LogOptions,
+    pool: &rayon::ThreadPool,
+    hook: &mut Hook,
+) -> Result<Log> {
+    let bytes_read = Arc::new(AtomicU64::new(0));
+    let total = total_bytes(paths)?;
+    let counter = Arc::clone(&bytes_read);
+    let mut report = move || hook(Progress { done: counter.load(Ordering::Relaxed), total });
+    let first = paths.first().ok_or_else(|| Error::argument("paths", "at least one file", ""))?;
+    let layout = sniff(first, options)?;
+    let mut table = Table::default();
+    let mut sources = Vec::with_capacity(paths.len());
+    for path in paths {
+        let source = Source::open(path, Arc::clone(&bytes_read))?;
+        let job = FileJob { path, layout: &layout, options, pool };
+        sources.push(job.run(source, &mut table, &mut report)?);
+    }
+    let Table { rows_read, rows_skipped, rows_below_rating, .. } = table;
+    if rows_read == 0 {
+        let found = if layout.has_header { "a header and no rows" } else { "no rows" };
+        return Err(Error::log(first, "interactions", found));
+    }
+    let messages = std::mem::take(&mut table.messages);
+    let (mut interactions, times, user_ids, item_ids) = table.finish();
+    let mut time_unit = None;
+    if layout.time_style.is_some() {
+        let (values, unit) = times.finish();
+        (interactions.timestamps, time_unit) = (Some(values), Some(unit));
+    }
+    Ok(Log {
+        interactions,
+        user_ids,
+        item_ids,
+        layout,
+        time_unit,
+        sources,
+        rows_read,
+        rows_skipped,
+        rows_below_rating,
+        messages,
+    })
+}
+
+/// Recognises the layout of a log without reading more than its first block.
+pub fn sniff(path: &Path, options: &LogOptions) -> Result<Layout> {
+    let head = Source::open(path, Arc::default())?.next_block()?.unwrap_or_default();
+    Layout::sniff(path, &head, options)
+}
+
+fn total_bytes(paths: &[PathBuf]) -> Result<u64> {
+    let size = |path: &PathBuf| std::fs::metadata(path).map(|data| data.len());
+    paths.iter().map(|path| size(path).map_err(|error| Error::io(path, error))).sum()
+}
+
+/// One file on its way into the table.
+struct FileJob<'a> {
+    path: &'a Path,
+    layout: &'a Layout,
+    options: &'a LogOptions,
+    pool: &'a rayon::ThreadPool,
+}
+
+/// A block and what was made of it.
+#[derive(Default)]
+struct Slot {
+    block: Vec<u8>,
+    /// Where the first row of the block begins.
+    start: usize,
+    rows: Rows,
+    has_quote: bool,
+}
+
+impl FileJob<'_> {
+    fn run(
+        &self,
+        source: Source,
+        table: &mut Table,
+        report: &mut dyn FnMut() -> Result<()>,
+    ) -> Result<SourceSummary> {
+        let batch = self.pool.current_num_threads() * 2;
+        let (sender, blocks) = sync_channel(batch);
+        std::thread::scope(|scope| {
+            let reader = scope.spawn(move || send_blocks(source, &sender));
+            let outcome = self.parse_all(&blocks, batch, table, report);
+            drop(blocks);
+            let source = reader.join().expect("the reading thread does not panic");
+            outcome.and(source).map(Source::finish)
+        })
+    }
+
+    fn parse_all(
+        &self,
+        blocks: &Receiver<Vec<u8>>,
+        batch: usize,
+        table: &mut Table,
+        report: &mut dyn FnMut() -> Result<()>,
+    ) -> Result<()> {
+        let reader = Parser::new(self.layout, self.options);
+        let mut parsed: Vec<Slot> = Vec::new();
+        let mut fresh: Vec<Slot> = Vec::new();
+        let mut is_first = true;
+        loop {
+            receive(blocks, batch, &mut fresh, report)?;
+            if let (true, Some(slot)) = (is_first, fresh.first_mut()) {
+                self.start_file(slot, table);
+                is_first = false;
+            }
+            if fresh.is_empty() && parsed.is_empty() {
+                return Ok(());
+            }
+            let (appended, ()) = self.pool.install(|| {
+                rayon::join(
+                    || self.append(&mut parsed, table),
+                    || fresh.par_iter_mut().for_each(|slot| reader.parse(slot)),
+                )
+            });
+            appended?;
+            std::mem::swap(&mut parsed, &mut fresh);
+            if let (Parser::Table(table_reader), Some(quoted)) =
+                (&reader, parsed.iter().position(|slot| slot.has_quote))
+            {
+                let mut rest = parsed.split_off(quoted);
+                self.pool.install(|| self.append(&mut parsed, table))?;
+                return self.parse_quoted(table_reader, &mut rest, blocks, table, report);
+            }
+        }
+    }
+
+    /// Passes over a byte order mark and the header.
+    fn start_file(&self, slot: &mut Slot, table: &mut Table) {
+        slot.start = self.layout.bytes_before_rows(&slot.block);
+        let lines = memchr::memchr_iter(b'\n', &slot.block[..slot.start]).count();
+        table.start_file(lines as u64);
+    }
+
+    fn append(&self, slots: &mut [Slot], table: &mut Table) -> Result<()> {
+        slots
+            .iter_mut()
+            .try_for_each(|slot| table.append(&mut slot.rows, self.path, self.options.on_bad_row))
+    }
+
+    /// The rest of a file from the first block that holds a quote.
+    fn parse_quoted(
+        &self,
+        reader: &TableReader,
+        slots: &mut Vec<Slot>,
+        blocks: &Receiver<Vec<u8>>,
+        table: &mut Table,
+        report: &mut dyn FnMut() -> Result<()>,
+    ) -> Result<()> {
+        let delimiter = self.layout.delimiter.as_bytes()[0];
+        let mut quoted = QuotedReader::new(reader, delimiter, table.lines_of_file());
+        table.start_file(0);
+        let mut rows = Rows::default();
+        while !slots.is_empty() {
+            for slot in slots.iter() {
+                rows.clear();
+                quoted.read_block(self.path, &slot.block[slot.start..], &mut rows)?;
+                self.append_rows(&mut rows, table)?;
+            }
+            slots.clear();
+            receive(blocks, 1, slots, report)?;
+        }
+        rows.clear();
+        quoted.finish(self.path, &mut rows)?;
+        self.append_rows(&mut rows, table)
+    }
+
+    fn append_rows(&self, rows: &mut Rows, table: &mut Table) -> Result<()> {
+        self.pool.install(|| table.append(rows, self.path, self.options.on_bad_row))
+    }
+}
+
+/// What makes rows of a block.
+enum Parser<'a> {
+    Table(TableReader<'a>),
+    Lists(ListReader<'a>),
+}
+
+impl<'a> Parser<'a> {
+    fn new(layout: &'a Layout, options: &LogOptions) -> Self {
+        match layout.format {
+            Format::Table => Self::Table(TableReader::new(layout, options)),
+            Format::Sequences => {
+                Self::Lists(ListReader::new(&layout.delimiter, options.on_bad_row))
+            }
+        }
+    }
+
+    fn parse(&self, slot: &mut Slot) {
+        slot.rows.clear();
+        let bytes = &slot.block[slot.start..];
+        match self {
+            Self::Table(reader) => {
+                slot.has_quote = reader.has_quote(bytes);
+                if !slot.has_quote {
+                    reader.read_block(bytes, &mut slot.rows);
+                }
+            }
+            Self::Lists(reader) => reader.read_block(bytes, &mut slot.rows),
+        }
+    }
+}
+
+/// Reads a file to its end, or until nobody wants its blocks any more.
+fn send_blocks(mut source: Source, sender: &SyncSender<Vec<u8>>) -> Result<Source> {
+    while let Some(block) = source.next_block()? {
+        if sender.send(block).is_err() {
+            break;
+        }
+    }
+    Ok(source)
+}
+
+/// Puts the next blocks into `slots`, at most `limit`; none at the end of the file.
+fn receive(
+    blocks: &Receiver<Vec<u8>>,
+    limit: usize,
+    slots: &mut Vec<Slot>,
+    report: &mut dyn FnMut() -> Result<()>,
+) -> Result<()> {
+    slots.resize_with(limit, Slot::default);
+    let mut received = 0;
+    while received < limit {
+        match blocks.recv_timeout(PATIENCE) {
+            Ok(block) => {
+                slots[received].block = block;
+                slots[received].start = 0;
+                received += 1;
+            }
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => break,
+        }
+        report()?;
+    }
+    slots.truncate(received);
+    Ok(())
+}

@@ -1,0 +1,247 @@
+//! What a parser makes of a block, and how the blocks of a log become one table.
+
+use std::path::Path;
+use std::str::FromStr;
+
+use rayon::join;
+
+use crate::error::{Error, Result};
+use crate::ingest::time::{Time, TimeColumn, too_wide};
+use crate::interactions::Interactions;
+use crate::vocabulary::{Interner, ShortId, Vocabulary};
+
+/// Messages of skipped rows that are kept to be shown.
+const KEPT_MESSAGES: usize = 5;
+
+/// What to do with a row that cannot be read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnBadRow {
+    /// Stop at the first one of the file.
+    #[default]
+    Fail,
+    /// Leave it out and count it.
+    Skip,
+}
+
+impl FromStr for OnBadRow {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        match name {
+            "fail" => Ok(Self::Fail),
+            "skip" => Ok(Self::Skip),
+            _ => Err(Error::argument("on_bad_row", r#""fail" or "skip""#, name)),
+        }
+    }
+}
+
+/// A row that cannot be read.
+#[derive(Debug)]
+pub struct BadRow {
+    /// The column at fault, if it is not the whole row.
+    pub column: Option<String>,
+    /// What should have stood there.
+    pub expected: String,
+    /// What stands there.
+    pub found: String,
+}
+
+impl BadRow {
+    fn into_error(self, path: &Path, line: u64) -> Error {
+        let (path, Self { column, expected, found }) = (path.to_owned(), self);
+        match column {
+            Some(column) => Error::Value { path, line, column, expected, found },
+            None => Error::Row { path, line, expected, found },
+        }
+    }
+}
+
+/// The ids of one column of a block.
+///
+/// A short id is kept as its word. A longer one is looked up here, where many threads work at
+/// once, and kept as its index with all high bits set, which no short id has.
+#[derive(Default)]
+struct RawColumn {
+    words: Vec<u64>,
+    long: Interner,
+}
+
+const LONG: u64 = 0xff << 56;
+
+impl RawColumn {
+    /// The word to keep for an id, or nothing if the id is not UTF-8.
+    #[inline]
+    fn word_of(&mut self, id: &[u8]) -> Option<u64> {
+        match ShortId::new(id) {
+            Some(short) if short.is_ascii() => Some(short.word()),
+            short => {
+                std::str::from_utf8(id).ok()?;
+                Some(short.map_or_else(|| LONG | u64::from(self.long.intern(id)), ShortId::word))
+            }
+        }
+    }
+
+    fn clear(&mut self) {
+        self.words.clear();
+        self.long.clear();
+    }
+}
+
+/// The ids of one column of a log and the index of each row's id.
+#[derive(Default)]
+struct IdColumn {
+    ids: Interner,
+    indices: Vec<u32>,
+}
+
+impl IdColumn {
+    /// Appends the column of the next block; false if there are too many rows to count.
+    fn append(&mut self, block: &RawColumn) -> bool {
+        let Self { ids, indices } = self;
+        let long: Vec<u32> = block.long.vocabulary().iter().map(|id| ids.intern(id)).collect();
+        indices.extend(block.words.iter().map(|&word| {
+            if word < LONG {
+                ids.intern_short(ShortId::from_word(word))
+            } else {
+                long[(word - LONG) as usize]
+            }
+        }));
+        ids.len() < u32::MAX as usize && indices.len() < u32::MAX as usize
+    }
+}
+
+/// The rows of one block.
+///
+/// Blocks are parsed in any order and by any thread; [`Table::append`] in the order of the file
+/// makes the result independent of both.
+#[derive(Default)]
+pub struct Rows {
+    users: RawColumn,
+    items: RawColumn,
+    times: TimeColumn,
+    /// Data rows seen, good or not.
+    pub read: u64,
+    /// Rows left out because they cannot be read.
+    pub skipped: u64,
+    /// Rows left out because their rating is too low.
+    pub below_rating: u64,
+    /// Lines seen, of any kind.
+    pub lines: u64,
+    bad: Vec<(u64, BadRow)>,
+}
+
+impl Rows {
+    /// Appends an interaction; says what is wrong if the ids are not UTF-8 or the time too large.
+    #[inline]
+    pub fn push(
+        &mut self,
+        user: &[u8],
+        item: &[u8],
+        time: Option<Time>,
+    ) -> std::result::Result<(), RowFault> {
+        let user = self.users.word_of(user).ok_or(RowFault::User)?;
+        let item = self.items.word_of(item).ok_or(RowFault::Item)?;
+        if time.is_some_and(|time| !self.times.push(time)) {
+            return Err(RowFault::Time);
+        }
+        self.users.words.push(user);
+        self.items.words.push(item);
+        Ok(())
+    }
+
+    /// Notes that the row on `line` of this block cannot be read.
+    pub fn push_bad(&mut self, line: u64, bad: BadRow) {
+        self.skipped += 1;
+        if self.bad.len() < KEPT_MESSAGES {
+            self.bad.push((line, bad));
+        }
+    }
+
+    /// Whether a row could not be read.
+    pub fn has_bad(&self) -> bool {
+        self.skipped > 0
+    }
+
+    /// Forgets everything and keeps the memory.
+    pub fn clear(&mut self) {
+        self.users.clear();
+        self.items.clear();
+        self.times.clear();
+        self.bad.clear();
+        (self.read, self.skipped, self.below_rating, self.lines) = (0, 0, 0, 0);
+    }
+}
+
+/// Which part of a row is at fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RowFault {
+    /// The user's id is not UTF-8.
+    User,
+    /// The item's id is not UTF-8.
+    Item,
+    /// The time does not fit.
+    Time,
+}
+
+/// The rows of a log so far, in the order of its files.
+#[derive(Default)]
+pub struct Table {
+    users: IdColumn,
+    items: IdColumn,
+    times: TimeColumn,
+    /// Data rows seen, good or not.
+    pub rows_read: u64,
+    /// Rows left out because they cannot be read.
+    pub rows_skipped: u64,
+    /// Rows left out because their rating is too low.
+    pub rows_below_rating: u64,
+    /// The first messages of rows that were skipped.
+    pub messages: Vec<String>,
+    lines_of_file: u64,
+}
+
+impl Table {
+    /// Starts counting lines anew.
+    pub fn start_file(&mut self, lines: u64) {
+        self.lines_of_file = lines;
+    }
+
+    /// The line at which the next block begins, counted from 0.
+    pub fn lines_of_file(&self) -> u64 {
+        self.lines_of_file
+    }
+
+    /// Appends the rows of the next block of the file.
+    pub fn append(&mut self, later: &mut Rows, path: &Path, on_bad_row: OnBadRow) -> Result<()> {
+        for (line, bad) in later.bad.drain(..) {
+            let error = bad.into_error(path, self.lines_of_file + line);
+            if on_bad_row == OnBadRow::Fail {
+                return Err(error);
+            }
+            if self.messages.len() < KEPT_MESSAGES {
+                self.messages.push(error.to_string());
+            }
+        }
+        self.lines_of_file += later.lines;
+        self.rows_read += later.read;
+        self.rows_skipped += later.skipped;
+        self.rows_below_rating += later.below_rating;
+        let Self { users, items, times, .. } = self;
+        let (users_fit, (items_fit, times_fit)) = join(
+            || users.append(&later.users),
+            || join(|| items.append(&later.items), || times.append(&mut later.times)),
+        );
+        if !users_fit || !items_fit {
+            return Err(Error::log(path, "less than 2^32 rows", "more"));
+        }
+        if times_fit { Ok(()) } else { too_wide(path) }
+    }
+
+    /// The columns, and the ids of users and items.
+    pub fn finish(self) -> (Interactions, TimeColumn, Vocabulary, Vocabulary) {
+        let Self { users, items, times, .. } = self;
+        let interactions =
+            Interactions { users: users.indices, items: items.indices, timestamps: None };
+        (interactions, times, users.ids.into_vocabulary(), items.ids.into_vocabulary())
+    }
+}

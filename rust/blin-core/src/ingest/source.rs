@@ -1,0 +1,178 @@
+//! Files as blocks of whole lines: plain or gzip, hashed on the way, in bounded memory.
+
+use std::fs::File;
+use std::io::{BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use flate2::bufread::MultiGzDecoder;
+use sha2::{Digest, Sha256};
+
+use crate::error::{Error, Result};
+
+/// Bytes of a block, unless one line is longer.
+const BLOCK_BYTES: usize = 1 << 20;
+
+/// The longest line that is read.
+pub const MAX_LINE_BYTES: usize = 64 << 20;
+
+const COMPRESSED_BUFFER_BYTES: usize = 256 << 10;
+
+/// A file that was read to its end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SourceSummary {
+    /// Where it lies.
+    pub path: PathBuf,
+    /// Its size on the disk.
+    pub bytes: u64,
+    /// SHA-256 of its bytes on the disk, in hexadecimal.
+    pub sha256: String,
+}
+
+/// A file being read.
+pub struct Source {
+    path: PathBuf,
+    stream: Stream,
+    /// The beginning of a line whose end is not read yet.
+    rest: Vec<u8>,
+    ended: bool,
+}
+
+enum Stream {
+    Plain(HashingFile),
+    Gzip(Box<MultiGzDecoder<BufReader<HashingFile>>>),
+}
+
+impl Source {
+    /// Opens a file and recognises its compression; `bytes_read` is counted up as it is read.
+    pub fn open(path: &Path, bytes_read: Arc<AtomicU64>) -> Result<Self> {
+        let mut file = File::open(path).map_err(|error| Error::io(path, error))?;
+        let mut magic = [0; 6];
+        let magic = read_up_to(&mut file, &mut magic).map_err(|error| Error::io(path, error))?;
+        refuse_other_formats(path, magic)?;
+        let file = HashingFile::new(magic, file, bytes_read);
+        let stream = if magic.starts_with(&[0x1f, 0x8b]) {
+            let buffered = BufReader::with_capacity(COMPRESSED_BUFFER_BYTES, file);
+            Stream::Gzip(Box::new(MultiGzDecoder::new(buffered)))
+        } else {
+            Stream::Plain(file)
+        };
+        Ok(Self { path: path.to_owned(), stream, rest: Vec::new(), ended: false })
+    }
+
+    /// The next block of whole lines, each ended by a newline, or nothing at the end of the file.
+    pub fn next_block(&mut self) -> Result<Option<Vec<u8>>> {
+        let mut block = std::mem::take(&mut self.rest);
+        while !self.ended {
+            let searched = block.len();
+            self.fill(&mut block)?;
+            if self.ended {
+                break;
+            }
+            if let Some(newline) = memchr::memrchr(b'\n', &block[searched..]) {
+                self.rest = block.split_off(searched + newline + 1);
+                return Ok(Some(block));
+            }
+            if block.len() > MAX_LINE_BYTES {
+                return Err(self.line_too_long());
+            }
+        }
+        if block.is_empty() {
+            return Ok(None);
+        }
+        if block.last() != Some(&b'\n') {
+            block.push(b'\n');
+        }
+        Ok(Some(block))
+    }
+
+    /// What is known of the file once it has been read to its end.
+    pub fn finish(self) -> SourceSummary {
+        let file = match self.stream {
+            Stream::Plain(file) => file,
+            Stream::Gzip(decoder) => decoder.into_inner().into_inner(),
+        };
+        let sha256 = file.hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+        SourceSummary { path: self.path, bytes: file.bytes, sha256 }
+    }
+
+    /// Appends up to one block of bytes and notes when the file has ended.
+    fn fill(&mut self, block: &mut Vec<u8>) -> Result<()> {
+        let wanted = BLOCK_BYTES.saturating_sub(block.len()).max(BLOCK_BYTES / 2);
+        let start = block.len();
+        block.resize(start + wanted, 0);
+        let read = match &mut self.stream {
+            Stream::Plain(file) => read_up_to(file, &mut block[start..]),
+            Stream::Gzip(decoder) => read_up_to(decoder, &mut block[start..]),
+        };
+        let read = read.map_err(|error| Error::io(&self.path, error))?.len();
+        block.truncate(start + read);
+        self.ended = read < wanted;
+        Ok(())
+    }
+
+    fn line_too_long(&self) -> Error {
+        let limit = MAX_LINE_BYTES >> 20;
+        Error::log(&self.path, format!("lines of at most {limit} MiB"), "a longer one")
+    }
+}
+
+/// A file that hashes and counts what is read from it.
+struct HashingFile {
+    /// The first bytes of the file, already taken from it.
+    head: Vec<u8>,
+    file: File,
+    hasher: Sha256,
+    bytes: u64,
+    bytes_read: Arc<AtomicU64>,
+}
+
+impl HashingFile {
+    fn new(head: &[u8], file: File, bytes_read: Arc<AtomicU64>) -> Self {
+        Self { head: head.to_vec(), file, hasher: Sha256::new(), bytes: 0, bytes_read }
+    }
+}
+
+impl Read for HashingFile {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let read = if self.head.is_empty() {
+            self.file.read(buffer)?
+        } else {
+            let read = self.head.as_slice().read(buffer)?;
+            self.head.drain(..read);
+            read
+        };
+        self.hasher.update(&buffer[..read]);
+        self.bytes += read as u64;
+        self.bytes_read.fetch_add(read as u64, Ordering::Relaxed);
+        Ok(read)
+    }
+}
+
+/// Fills the buffer as far as the stream goes and returns what was filled.
+fn read_up_to<'a>(stream: &mut impl Read, buffer: &'a mut [u8]) -> std::io::Result<&'a [u8]> {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        match stream.read(&mut buffer[filled..]) {
+            Ok(0) => break,
+            Ok(read) => filled += read,
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(&buffer[..filled])
+}
+
+fn refuse_other_formats(path: &Path, magic: &[u8]) -> Result<()> {
+    let found = match magic {
+        [b'P', b'A', b'R', b'1', ..] => "a Parquet file",
+        [0x28, 0xb5, 0x2f, 0xfd, ..] => "a zstd file",
+        [b'P', b'K', 3, 4, ..] => "a zip archive; unpack it first",
+        [b'B', b'Z', b'h', ..] => "a bzip2 file; unpack it first",
+        [0xfd, b'7', b'z', b'X', b'Z', 0] => "an xz file; unpack it first",
+        [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => "UTF-16; save it as UTF-8",
+        _ => return Ok(()),
+    };
+    Err(Error::log(path, "text in UTF-8, plain or gzip", found))
+}

@@ -1,0 +1,326 @@
+//! Times as people write them, kept as `i64` and never as a float.
+//!
+//! Integers stay as they are; their size tells the unit. Decimals and dates become nanoseconds,
+//! and a column of those is brought to the coarsest unit that loses nothing.
+
+use crate::error::Result;
+
+const NANOS: i64 = 1_000_000_000;
+
+/// What a time can look like, for messages.
+pub const EXPECTED_NUMBER: &str = "a time such as 978300760 or 978300760.25";
+/// What a date can look like, for messages.
+pub const EXPECTED_DATE: &str = "a date such as 2001-01-31 or 2001-01-31T12:00:00Z";
+
+/// How the times of one column are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TimeStyle {
+    /// Integers and decimals since 1970.
+    Number,
+    /// ISO-8601 dates and date-times; UTC where no zone is given.
+    Date,
+}
+
+/// The unit of a column of times.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TimeUnit {
+    /// Numbers too small to be times since 1970, such as steps.
+    Number,
+    /// Seconds since 1970.
+    Seconds,
+    /// Milliseconds since 1970.
+    Milliseconds,
+    /// Microseconds since 1970.
+    Microseconds,
+    /// Nanoseconds since 1970.
+    Nanoseconds,
+}
+
+impl TimeUnit {
+    /// The unit's short name: `number`, `s`, `ms`, `us` or `ns`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Number => "number",
+            Self::Seconds => "s",
+            Self::Milliseconds => "ms",
+            Self::Microseconds => "us",
+            Self::Nanoseconds => "ns",
+        }
+    }
+
+    /// The unit in which a number of this size is a time of our days.
+    fn of_magnitude(value: u64) -> Self {
+        match value {
+            0..10_000_000 => Self::Number,
+            10_000_000..100_000_000_000 => Self::Seconds,
+            100_000_000_000..100_000_000_000_000 => Self::Milliseconds,
+            100_000_000_000_000..100_000_000_000_000_000 => Self::Microseconds,
+            _ => Self::Nanoseconds,
+        }
+    }
+
+    fn nanos(self) -> i64 {
+        match self {
+            Self::Number | Self::Seconds => NANOS,
+            Self::Milliseconds => 1_000_000,
+            Self::Microseconds => 1_000,
+            Self::Nanoseconds => 1,
+        }
+    }
+}
+
+/// One time as it was read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Time {
+    /// An integer in a unit that only the whole column can tell.
+    Integer(i64),
+    /// Nanoseconds since 1970.
+    Nanos(i64),
+}
+
+/// A column of times under construction: integers as read until something finer turns up.
+#[derive(Debug, Default)]
+pub struct TimeColumn {
+    /// The times, in nanoseconds if `is_nanos`.
+    pub values: Vec<i64>,
+    is_nanos: bool,
+}
+
+impl TimeColumn {
+    /// Appends a time; false if it does not fit into 64 bits of nanoseconds.
+    #[inline]
+    pub fn push(&mut self, time: Time) -> bool {
+        let value = match (time, self.is_nanos) {
+            (Time::Integer(value), false) => Some(value),
+            (Time::Integer(value), true) => to_nanos(value),
+            (Time::Nanos(value), _) => {
+                if !self.make_nanos() {
+                    return false;
+                }
+                Some(value)
+            }
+        };
+        value.map(|value| self.values.push(value)).is_some()
+    }
+
+    /// Appends a later part of the same column; false if something does not fit.
+    pub fn append(&mut self, later: &mut Self) -> bool {
+        let fits = match (self.is_nanos, later.is_nanos) {
+            (false, true) => self.make_nanos(),
+            (true, false) => later.make_nanos(),
+            _ => true,
+        };
+        self.values.append(&mut later.values);
+        fits
+    }
+
+    /// Forgets all times and keeps the memory.
+    pub fn clear(&mut self) {
+        self.values.clear();
+        self.is_nanos = false;
+    }
+
+    /// The times in the coarsest unit that is exact, and that unit.
+    pub fn finish(mut self) -> (Vec<i64>, TimeUnit) {
+        let largest = self.values.iter().map(|value| value.unsigned_abs()).max().unwrap_or(0);
+        if !self.is_nanos {
+            return (self.values, TimeUnit::of_magnitude(largest));
+        }
+        let unit = [TimeUnit::Seconds, TimeUnit::Milliseconds, TimeUnit::Microseconds]
+            .into_iter()
+            .find(|unit| self.values.iter().all(|value| value % unit.nanos() == 0))
+            .unwrap_or(TimeUnit::Nanoseconds);
+        self.values.iter_mut().for_each(|value| *value /= unit.nanos());
+        (self.values, unit)
+    }
+
+    fn make_nanos(&mut self) -> bool {
+        if self.is_nanos {
+            return true;
+        }
+        self.is_nanos = true;
+        self.values.iter_mut().all(|value| to_nanos(*value).map(|nanos| *value = nanos).is_some())
+    }
+}
+
+fn to_nanos(value: i64) -> Option<i64> {
+    value.checked_mul(TimeUnit::of_magnitude(value.unsigned_abs()).nanos())
+}
+
+/// Reads one time, or nothing if it is not one.
+///
+/// ```
+/// use blin_core::ingest::time::{Time, TimeStyle, parse};
+///
+/// assert_eq!(parse(b"978300760", TimeStyle::Number), Some(Time::Integer(978_300_760)));
+/// assert_eq!(parse(b"1.5e9", TimeStyle::Number), Some(Time::Nanos(1_500_000_000_000_000_000)));
+/// assert_eq!(parse(b"1970-01-01T01:00+01:00", TimeStyle::Date), Some(Time::Nanos(0)));
+/// ```
+#[inline]
+pub fn parse(text: &[u8], style: TimeStyle) -> Option<Time> {
+    match style {
+        TimeStyle::Number => {
+            short_integer(text).map(Time::Integer).or_else(|| parse_number(text.trim_ascii()))
+        }
+        TimeStyle::Date => parse_date(text.trim_ascii()).map(Time::Nanos),
+    }
+}
+
+/// The style in which `text` is a time, if it is one.
+pub fn style_of(text: &[u8]) -> Option<TimeStyle> {
+    [TimeStyle::Number, TimeStyle::Date].into_iter().find(|&style| parse(text, style).is_some())
+}
+
+/// Up to 18 digits and nothing else, the common case.
+#[inline]
+fn short_integer(text: &[u8]) -> Option<i64> {
+    if text.is_empty() || text.len() > 18 {
+        return None;
+    }
+    let mut value = 0_i64;
+    for &byte in text {
+        let digit = byte.wrapping_sub(b'0');
+        if digit > 9 {
+            return None;
+        }
+        value = value * 10 + i64::from(digit);
+    }
+    Some(value)
+}
+
+fn parse_number(text: &[u8]) -> Option<Time> {
+    let text = std::str::from_utf8(text).ok()?;
+    if let Ok(value) = text.parse() {
+        return Some(Time::Integer(value));
+    }
+    let (negative, unsigned) = match text.strip_prefix('-') {
+        Some(rest) => (true, rest),
+        None => (false, text.strip_prefix('+').unwrap_or(text)),
+    };
+    let nanos = decimal_nanos(unsigned)?;
+    Some(Time::Nanos(if negative { -nanos } else { nanos }))
+}
+
+/// `whole.fraction` with an optional exponent, exactly, in the unit its size suggests.
+fn decimal_nanos(text: &str) -> Option<i64> {
+    let (mantissa, exponent) = match text.split_once(['e', 'E']) {
+        Some((mantissa, exponent)) => (mantissa, exponent.parse::<i32>().ok()?),
+        None => (text, 0),
+    };
+    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+    let digits: String = [whole, fraction].concat();
+    if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let point = i32::try_from(whole.len()).ok()?.checked_add(exponent)?;
+    let integer = digits_up_to(&digits, point)?;
+    let unit_digits = TimeUnit::of_magnitude(integer).nanos().ilog10() as i32;
+    i64::try_from(digits_up_to(&digits, point.checked_add(unit_digits)?)?).ok()
+}
+
+/// The first `count` digits as a number, filled up with zeros; what follows is cut off.
+fn digits_up_to(digits: &str, count: i32) -> Option<u64> {
+    let count = usize::try_from(count).unwrap_or(0);
+    let significant = digits.trim_start_matches('0');
+    let count = count.saturating_sub(digits.len() - significant.len());
+    if significant.is_empty() || count == 0 {
+        return Some(0);
+    }
+    if count > 19 {
+        return None;
+    }
+    format!("{significant:0<count$}")[..count].parse().ok()
+}
+
+fn parse_date(text: &[u8]) -> Option<i64> {
+    let mut rest = text;
+    let year = digits(&mut rest, 4)?;
+    let separator = *rest.first().filter(|byte| matches!(byte, b'-' | b'/'))?;
+    let month = digits_after(&mut rest, separator, 2)?;
+    let day = digits_after(&mut rest, separator, 2)?;
+    let days = days_since_1970(year, month, day)?;
+    let (seconds, nanos) = parse_clock(rest)?;
+    (days * 86_400 + seconds).checked_mul(NANOS)?.checked_add(nanos)
+}
+
+/// `T12:34:56.789+01:00` and shorter forms, as seconds to add in UTC and nanoseconds.
+fn parse_clock(mut rest: &[u8]) -> Option<(i64, i64)> {
+    if rest.is_empty() {
+        return Some((0, 0));
+    }
+    if !matches!(rest[0], b'T' | b't' | b' ') {
+        return None;
+    }
+    rest = &rest[1..];
+    let hour = digits(&mut rest, 2)?;
+    let minute = digits_after(&mut rest, b':', 2)?;
+    let second = if rest.first() == Some(&b':') { digits_after(&mut rest, b':', 2)? } else { 0 };
+    let nanos = if matches!(rest.first(), Some(b'.' | b',')) { fraction(&mut rest)? } else { 0 };
+    if hour > 23 || minute > 59 || second > 60 {
+        return None;
+    }
+    Some((hour * 3600 + minute * 60 + second - zone_seconds(rest.trim_ascii_start())?, nanos))
+}
+
+fn fraction(rest: &mut &[u8]) -> Option<i64> {
+    let len = rest[1..].iter().take_while(|byte| byte.is_ascii_digit()).count();
+    let digits = std::str::from_utf8(&rest[1..=len]).ok()?;
+    *rest = &rest[len + 1..];
+    (len > 0).then(|| format!("{digits:0<9}")[..9].parse().ok())?
+}
+
+fn zone_seconds(mut rest: &[u8]) -> Option<i64> {
+    let sign = match rest {
+        b"" | b"Z" | b"z" | b"UTC" => return Some(0),
+        [b'+', ..] => 1,
+        [b'-', ..] => -1,
+        _ => return None,
+    };
+    rest = &rest[1..];
+    let hours = digits(&mut rest, 2)?;
+    let minutes = match rest {
+        b"" => 0,
+        [b':', ..] => digits_after(&mut rest, b':', 2)?,
+        _ => digits(&mut rest, 2)?,
+    };
+    (rest.is_empty() && hours < 24 && minutes < 60).then_some(sign * (hours * 3600 + minutes * 60))
+}
+
+fn digits(rest: &mut &[u8], count: usize) -> Option<i64> {
+    let value = short_integer(rest.get(..count)?)?;
+    *rest = &rest[count..];
+    Some(value)
+}
+
+fn digits_after(rest: &mut &[u8], separator: u8, count: usize) -> Option<i64> {
+    *rest = rest.strip_prefix(&[separator])?;
+    digits(rest, count)
+}
+
+/// Days of the proleptic Gregorian calendar, counted in years that begin in March.
+fn days_since_1970(year: i64, month: i64, day: i64) -> Option<i64> {
+    let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+    let length = match month {
+        2 => 28 + i64::from(leap),
+        4 | 6 | 9 | 11 => 30,
+        1..=12 => 31,
+        _ => return None,
+    };
+    if !(1..=length).contains(&day) {
+        return None;
+    }
+    let march_year = if month < 3 { year - 1 } else { year };
+    let march_month = (month + 9) % 12;
+    let leap_days =
+        march_year.div_euclid(4) - march_year.div_euclid(100) + march_year.div_euclid(400);
+    Some(march_year * 365 + leap_days + (march_month * 153 + 2) / 5 + day - 1 - 719_468)
+}
+
+/// The error for a column whose times do not fit into 64 bits of nanoseconds.
+pub fn too_wide(path: &std::path::Path) -> Result<()> {
+    Err(crate::error::Error::log(
+        path,
+        "times that fit into 64 bits of nanoseconds (years 1678 to 2261)",
+        "integers and decimals that together do not",
+    ))
+}

@@ -1,0 +1,271 @@
+//! The whole way from the files of a log to a prepared dataset.
+
+use std::path::PathBuf;
+
+use sha2::{Digest, Sha256};
+
+use crate::duplicates::{Duplicates, count_repeats, keep};
+use crate::error::{Error, Result};
+use crate::ingest::{self, Layout, Log, LogOptions};
+use crate::interactions::{Interactions, renumber};
+use crate::kcore::{Counts, k_core};
+use crate::progress::{Hook, Progress};
+use crate::sequences::Sequences;
+use crate::split::leave_one_out;
+use crate::vocabulary::Vocabulary;
+
+pub use crate::ingest::source::SourceSummary;
+pub use crate::ingest::time::TimeUnit;
+
+/// Everything that decides what a prepared dataset holds, and the number of threads, which does
+/// not.
+#[derive(Clone, Debug)]
+pub struct PrepareOptions {
+    /// How the log is to be read.
+    pub log: LogOptions,
+    /// The k of the k-core; 0 and 1 leave everything.
+    pub min_interactions: u32,
+    /// What to do with repeated pairs of user and item.
+    pub duplicates: Duplicates,
+    /// Threads to use; as many as the machine gives if nothing is said.
+    pub threads: Option<usize>,
+}
+
+/// The arrays of a prepared dataset and how they came about.
+#[derive(Debug)]
+pub struct Prepared {
+    /// Items from 1 to the number of items, each user's oldest first.
+    pub sequences: Sequences,
+    /// Two cut points per user.
+    pub splits: Vec<i64>,
+    /// Raw ids of the users in index order.
+    pub user_ids: Vocabulary,
+    /// Raw ids of the items in index order; the first one is item 1.
+    pub item_ids: Vocabulary,
+    /// How often each item occurs, in the same order.
+    pub item_counts: Vec<i64>,
+    /// What happened on the way.
+    pub report: Report,
+}
+
+/// What was read, what was left out and what the result looks like.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// How the log was understood.
+    pub layout: Layout,
+    /// The files.
+    pub sources: Vec<SourceSummary>,
+    /// Data rows seen; in a sequence file, items.
+    pub rows_read: u64,
+    /// Rows left out because they cannot be read.
+    pub rows_skipped: u64,
+    /// Rows left out because their rating is too low.
+    pub rows_below_rating: u64,
+    /// Rows left out because the user met the item before or met it again later.
+    pub rows_duplicate: u64,
+    /// What was wrong with the first rows that were skipped.
+    pub messages: Vec<String>,
+    /// What there was before the k-core filter.
+    pub before: Counts,
+    /// What was left after each of its rounds.
+    pub rounds: Vec<Counts>,
+    /// What is left.
+    pub counts: Counts,
+    /// Neighbours in a sequence that have the same time.
+    pub tied_neighbours: u64,
+    /// Users whose last two interactions have the same time.
+    pub users_with_tied_last: u64,
+    /// Interactions of users with items that they have met before.
+    pub repeats: u64,
+    /// The unit, the oldest and the newest of the timestamps.
+    pub time: Option<TimeRange>,
+    /// SHA-256 over offsets, items and splits in little-endian order, in hexadecimal.
+    pub fingerprint: String,
+}
+
+/// The unit and the range of the timestamps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TimeRange {
+    /// Their unit.
+    pub unit: TimeUnit,
+    /// The oldest.
+    pub first: i64,
+    /// The newest.
+    pub last: i64,
+}
+
+/// Reads a log and prepares it.
+pub fn prepare(paths: &[PathBuf], options: &PrepareOptions, hook: &mut Hook) -> Result<Prepared> {
+    let pool = thread_pool(options.threads)?;
+    let log = ingest::read(paths, &options.log, &pool, hook)?;
+    let total = log.sources.iter().map(|source| source.bytes).sum();
+    let mut check = || hook(Progress { done: total, total });
+    Preparation { options, pool: &pool }.run(log, &mut check)
+}
+
+fn thread_pool(threads: Option<usize>) -> Result<rayon::ThreadPool> {
+    if threads == Some(0) {
+        return Err(Error::argument("threads", "at least 1", 0));
+    }
+    rayon::ThreadPoolBuilder::new()
+        .num_threads(threads.unwrap_or(0))
+        .thread_name(|number| format!("blin-{number}"))
+        .build()
+        .map_err(|error| Error::argument("threads", "as many as the system allows", error))
+}
+
+struct Preparation<'a> {
+    options: &'a PrepareOptions,
+    pool: &'a rayon::ThreadPool,
+}
+
+impl Preparation<'_> {
+    fn run(&self, log: Log, check: &mut dyn FnMut() -> Result<()>) -> Result<Prepared> {
+        let Log { mut interactions, user_ids, item_ids, layout, time_unit, sources, .. } = log;
+        check()?;
+        let rows_duplicate = self.drop_duplicates(&mut interactions);
+        check()?;
+        let core = self.filter(&mut interactions, &sources[0], check)?;
+        check()?;
+        let (user_ids, item_ids) = self.index(&mut interactions, &user_ids, &item_ids);
+        check()?;
+        let (num_users, num_items) = (user_ids.len(), item_ids.len());
+        let mut sequences = self.pool.install(|| Sequences::new(interactions, num_users));
+        check()?;
+        let item_counts = count_items(&sequences.items, num_items);
+        sequences.items.iter_mut().for_each(|item| *item += 1);
+        let splits = leave_one_out(&sequences.offsets);
+        let (fingerprint, (repeats, ties)) = self.pool.install(|| {
+            rayon::join(
+                || fingerprint(&sequences, &splits),
+                || (count_repeats(&sequences.items, &sequences.offsets), count_ties(&sequences)),
+            )
+        });
+        check()?;
+        let report = Report {
+            layout,
+            sources,
+            rows_read: log.rows_read,
+            rows_skipped: log.rows_skipped,
+            rows_below_rating: log.rows_below_rating,
+            rows_duplicate,
+            messages: log.messages,
+            before: core.before,
+            rounds: core.rounds,
+            counts: Counts {
+                users: num_users as u64,
+                items: num_items as u64,
+                interactions: sequences.items.len() as u64,
+            },
+            tied_neighbours: ties.neighbours,
+            users_with_tied_last: ties.users,
+            repeats,
+            time: time_range(sequences.timestamps.as_deref(), time_unit),
+            fingerprint,
+        };
+        Ok(Prepared { sequences, splits, user_ids, item_ids, item_counts, report })
+    }
+
+    fn drop_duplicates(&self, interactions: &mut Interactions) -> u64 {
+        let before = interactions.len();
+        if let Some(kept) = self.pool.install(|| keep(interactions, self.options.duplicates)) {
+            interactions.retain(&kept);
+        }
+        (before - interactions.len()) as u64
+    }
+
+    fn filter(
+        &self,
+        interactions: &mut Interactions,
+        source: &SourceSummary,
+        check: &mut dyn FnMut() -> Result<()>,
+    ) -> Result<Core> {
+        let k = self.options.min_interactions;
+        let core = k_core(&interactions.users, &interactions.items, k, check)?;
+        if let Some(kept) = &core.kept {
+            interactions.retain(kept);
+        }
+        if interactions.is_empty() {
+            return Err(nothing_left(source, k, core.before));
+        }
+        Ok(Core { before: core.before, rounds: core.rounds })
+    }
+
+    /// Gives users and items their indices by first appearance among the rows that are left.
+    fn index(
+        &self,
+        interactions: &mut Interactions,
+        user_ids: &Vocabulary,
+        item_ids: &Vocabulary,
+    ) -> (Vocabulary, Vocabulary) {
+        let Interactions { users, items, .. } = interactions;
+        let reindex =
+            |column: &mut [u32], ids: &Vocabulary| ids.select(&renumber(column, ids.len()));
+        self.pool.install(|| rayon::join(|| reindex(users, user_ids), || reindex(items, item_ids)))
+    }
+}
+
+struct Core {
+    before: Counts,
+    rounds: Vec<Counts>,
+}
+
+fn nothing_left(source: &SourceSummary, k: u32, before: Counts) -> Error {
+    let Counts { users, items, interactions } = before;
+    let path = source.path.display();
+    Error::NothingLeft(if interactions == 0 {
+        format!("{path}: no interaction is left: all rows were skipped or below --min-rating")
+    } else {
+        format!(
+            "{path}: no interaction is left by the {k}-core of {interactions} interactions \
+             ({users} users, {items} items); try a smaller --min-interactions"
+        )
+    })
+}
+
+fn count_items(items: &[u32], num_items: usize) -> Vec<i64> {
+    let mut counts = vec![0; num_items];
+    items.iter().for_each(|&item| counts[item as usize] += 1);
+    counts
+}
+
+#[derive(Default)]
+struct Ties {
+    /// Neighbours in a sequence that have the same time.
+    neighbours: u64,
+    /// Users whose last two interactions are such neighbours.
+    users: u64,
+}
+
+fn count_ties(sequences: &Sequences) -> Ties {
+    let mut ties = Ties::default();
+    let Some(times) = &sequences.timestamps else { return ties };
+    for bounds in sequences.offsets.windows(2) {
+        let times = &times[bounds[0] as usize..bounds[1] as usize];
+        ties.neighbours += times.windows(2).filter(|pair| pair[0] == pair[1]).count() as u64;
+        ties.users += u64::from(matches!(times, [.., a, b] if a == b));
+    }
+    ties
+}
+
+fn time_range(times: Option<&[i64]>, unit: Option<TimeUnit>) -> Option<TimeRange> {
+    let times = times?;
+    Some(TimeRange { unit: unit?, first: *times.iter().min()?, last: *times.iter().max()? })
+}
+
+fn fingerprint(sequences: &Sequences, splits: &[i64]) -> String {
+    let mut hasher = Sha256::new();
+    update(&mut hasher, &sequences.offsets, |value| value.to_le_bytes());
+    update(&mut hasher, &sequences.items, |value| value.to_le_bytes());
+    update(&mut hasher, splits, |value| value.to_le_bytes());
+    hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn update<T: Copy, const N: usize>(hasher: &mut Sha256, values: &[T], bytes: fn(T) -> [u8; N]) {
+    let mut buffer = Vec::with_capacity(N * 1024);
+    for chunk in values.chunks(1024) {
+        buffer.clear();
+        chunk.iter().for_each(|&value| buffer.extend_from_slice(&bytes(value)));
+        hasher.update(&buffer);
+    }
+}

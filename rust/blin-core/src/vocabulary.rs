@@ -1,0 +1,248 @@
+//! Raw ids and their indices: index → id in an arena, id → index in hash tables.
+
+use hashbrown::HashTable;
+
+/// Raw ids in index order, laid end to end as Arrow lays a string column.
+///
+/// ```
+/// use blin_core::vocabulary::Vocabulary;
+///
+/// let ids: Vocabulary = ["007", "7", "é"].into_iter().collect();
+/// assert_eq!(ids.len(), 3);
+/// assert_eq!(ids.get(2), "é".as_bytes());
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Vocabulary {
+    bytes: Vec<u8>,
+    offsets: Vec<i64>,
+}
+
+impl Default for Vocabulary {
+    fn default() -> Self {
+        Self { bytes: Vec::new(), offsets: vec![0] }
+    }
+}
+
+impl Vocabulary {
+    /// How many ids there are.
+    pub fn len(&self) -> usize {
+        self.offsets.len() - 1
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The id with this index.
+    pub fn get(&self, index: usize) -> &[u8] {
+        &self.bytes[self.offsets[index] as usize..self.offsets[index + 1] as usize]
+    }
+
+    /// All ids in index order.
+    pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
+        (0..self.len()).map(|index| self.get(index))
+    }
+
+    /// Gives `id` the next index.
+    pub fn push(&mut self, id: &[u8]) {
+        self.bytes.extend_from_slice(id);
+        self.offsets.push(self.bytes.len() as i64);
+    }
+
+    /// The ids with these indices, in this order.
+    pub fn select(&self, indices: &[u32]) -> Self {
+        let mut selected = Self::default();
+        selected.offsets.reserve_exact(indices.len());
+        for &index in indices {
+            selected.push(self.get(index as usize));
+        }
+        selected
+    }
+
+    /// The arena and the `len() + 1` offsets into it.
+    pub fn into_parts(self) -> (Vec<u8>, Vec<i64>) {
+        (self.bytes, self.offsets)
+    }
+
+    fn clear(&mut self) {
+        self.bytes.clear();
+        self.offsets.truncate(1);
+    }
+}
+
+impl<'a> FromIterator<&'a str> for Vocabulary {
+    fn from_iter<T: IntoIterator<Item = &'a str>>(ids: T) -> Self {
+        let mut vocabulary = Self::default();
+        ids.into_iter().for_each(|id| vocabulary.push(id.as_bytes()));
+        vocabulary
+    }
+}
+
+/// An id of up to 7 bytes as one word: its bytes, and its length in the highest one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ShortId(u64);
+
+impl ShortId {
+    /// The word of an id, or nothing if the id is longer than 7 bytes.
+    #[inline]
+    pub fn new(id: &[u8]) -> Option<Self> {
+        (id.len() < 8).then(|| Self(pack(id) | (id.len() as u64) << 56))
+    }
+
+    /// The word, whose highest byte is less than 8.
+    #[inline]
+    pub fn word(self) -> u64 {
+        self.0
+    }
+
+    /// The id with this [word](ShortId::word).
+    #[inline]
+    pub fn from_word(word: u64) -> Self {
+        Self(word)
+    }
+
+    /// Whether all bytes are ASCII.
+    #[inline]
+    pub fn is_ascii(self) -> bool {
+        self.0 & 0x0080_8080_8080_8080 == 0
+    }
+}
+
+/// Gives every distinct id an index by first appearance.
+///
+/// Ids of up to 7 bytes (nearly all integers) are hashed and compared as one 64-bit word, ids of
+/// up to 15 bytes as two; only longer ones are looked up in the arena.
+#[derive(Default)]
+pub struct Interner {
+    short: HashTable<(u64, u32)>,
+    medium: HashTable<(u64, u64, u32)>,
+    long: HashTable<u32>,
+    vocabulary: Vocabulary,
+}
+
+impl Interner {
+    /// The index of `id`, which is new if it equals [`Interner::len`] as it was before.
+    #[inline]
+    pub fn intern(&mut self, id: &[u8]) -> u32 {
+        match id.len() {
+            0..=7 => self.intern_short(ShortId(pack(id) | (id.len() as u64) << 56)),
+            8..=15 => self.intern_medium(pack(&id[..8]), pack(&id[8..]), id),
+            _ => self.intern_long(id),
+        }
+    }
+
+    /// How many distinct ids were seen.
+    pub fn len(&self) -> usize {
+        self.vocabulary.len()
+    }
+
+    /// Whether no id was seen.
+    pub fn is_empty(&self) -> bool {
+        self.vocabulary.is_empty()
+    }
+
+    /// The ids seen so far.
+    pub fn vocabulary(&self) -> &Vocabulary {
+        &self.vocabulary
+    }
+
+    /// The ids seen, without the tables to look them up.
+    pub fn into_vocabulary(self) -> Vocabulary {
+        self.vocabulary
+    }
+
+    /// Forgets all ids and keeps the memory.
+    pub fn clear(&mut self) {
+        self.short.clear();
+        self.medium.clear();
+        self.long.clear();
+        self.vocabulary.clear();
+    }
+
+    /// The index of a short id.
+    #[inline]
+    pub fn intern_short(&mut self, id: ShortId) -> u32 {
+        let ShortId(key) = id;
+        let hash = mix(key, 0);
+        match self.short.find(hash, |entry| entry.0 == key) {
+            Some(&(_, index)) => index,
+            None => self.insert_short(hash, key),
+        }
+    }
+
+    #[cold]
+    fn insert_short(&mut self, hash: u64, key: u64) -> u32 {
+        let index = self.vocabulary.len() as u32;
+        self.vocabulary.push(&key.to_le_bytes()[..(key >> 56) as usize]);
+        self.short.insert_unique(hash, (key, index), |entry| mix(entry.0, 0));
+        index
+    }
+
+    #[inline]
+    fn intern_medium(&mut self, head: u64, tail: u64, id: &[u8]) -> u32 {
+        let tail = tail | (id.len() as u64) << 56;
+        let hash = mix(head, tail);
+        if let Some(entry) = self.medium.find(hash, |entry| entry.0 == head && entry.1 == tail) {
+            return entry.2;
+        }
+        let index = self.vocabulary.len() as u32;
+        self.vocabulary.push(id);
+        self.medium.insert_unique(hash, (head, tail, index), |entry| mix(entry.0, entry.1));
+        index
+    }
+
+    fn intern_long(&mut self, id: &[u8]) -> u32 {
+        let Self { long, vocabulary, .. } = self;
+        let hash = hash_bytes(id);
+        if let Some(&index) = long.find(hash, |&index| vocabulary.get(index as usize) == id) {
+            return index;
+        }
+        let index = vocabulary.len() as u32;
+        vocabulary.push(id);
+        long.insert_unique(hash, index, |&index| hash_bytes(vocabulary.get(index as usize)));
+        index
+    }
+}
+
+/// Up to 8 bytes as a little-endian word.
+#[inline]
+fn pack(bytes: &[u8]) -> u64 {
+    let len = bytes.len();
+    if len >= 4 {
+        let head = u32::from_le_bytes(bytes[..4].try_into().expect("four bytes"));
+        let tail = u32::from_le_bytes(bytes[len - 4..].try_into().expect("four bytes"));
+        return u64::from(head) | u64::from(tail) << (8 * (len - 4));
+    }
+    bytes.iter().rev().fold(0, |word, &byte| word << 8 | u64::from(byte))
+}
+
+/// A folded multiplication: every bit of the input reaches every bit of the hash.
+#[inline]
+fn mix(a: u64, b: u64) -> u64 {
+    let product = u128::from(a ^ 0x243f_6a88_85a3_08d3) * u128::from(b ^ 0x9e37_79b9_7f4a_7c15);
+    (product as u64) ^ (product >> 64) as u64
+}
+
+fn hash_bytes(id: &[u8]) -> u64 {
+    id.chunks(8).fold(id.len() as u64, |hash, chunk| mix(hash.rotate_left(5) ^ pack(chunk), 0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_of_every_length_are_told_apart_from_their_neighbours() {
+        let mut interner = Interner::default();
+        let ids: Vec<Vec<u8>> = (0..40)
+            .flat_map(|n| [vec![0; n], vec![b'a'; n], [vec![b'a'; n], vec![0]].concat()])
+            .collect();
+        let first: Vec<u32> = ids.iter().map(|id| interner.intern(id)).collect();
+        let again: Vec<u32> = ids.iter().map(|id| interner.intern(id)).collect();
+        assert_eq!(first, again);
+        for (id, &index) in ids.iter().zip(&first) {
+            assert_eq!(interner.vocabulary().get(index as usize), id);
+        }
+    }
+}

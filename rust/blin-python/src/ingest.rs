@@ -1,0 +1,219 @@
+//! Logs: paths and options in, arrays and a report out.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use blin_core::error::Error;
+use blin_core::ingest::{self, Layout, LogOptions};
+use blin_core::kcore::Counts;
+use blin_core::prepared::{PrepareOptions, Prepared, Report, prepare};
+use blin_core::progress::Progress;
+use blin_core::vocabulary::Vocabulary;
+use numpy::{IntoPyArray, PyArray1, PyArrayMethods};
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyList};
+
+use crate::errors::{Failure, Result};
+
+/// How often Python is asked whether to go on.
+const PATIENCE: Duration = Duration::from_millis(100);
+
+/// Recognises the layout of a log by its first lines.
+#[pyfunction]
+#[pyo3(signature = (
+    path, *, delimiter = None, header = None, user_column = None, item_column = None,
+    time_column = None, rating_column = None, min_rating = None, log_format = None,
+))]
+#[expect(clippy::too_many_arguments, reason = "keyword-only in Python")]
+pub fn inspect_log<'py>(
+    py: Python<'py>,
+    path: PathBuf,
+    delimiter: Option<String>,
+    header: Option<bool>,
+    user_column: Option<String>,
+    item_column: Option<String>,
+    time_column: Option<String>,
+    rating_column: Option<String>,
+    min_rating: Option<f64>,
+    log_format: Option<&str>,
+) -> Result<Bound<'py, PyDict>> {
+    let options = LogOptions {
+        format: log_format.map(str::parse).transpose()?,
+        delimiter,
+        header,
+        user_column,
+        item_column,
+        time_column,
+        rating_column,
+        min_rating,
+        ..LogOptions::default()
+    };
+    let layout = py.detach(|| ingest::sniff(&path, &options))?;
+    Ok(layout_dict(py, &layout)?)
+}
+
+/// Reads a log, filters, indexes, sorts and splits it.
+#[pyfunction]
+#[pyo3(signature = (
+    paths, *, delimiter = None, header = None, user_column = None, item_column = None,
+    time_column = None, rating_column = None, min_rating = None, log_format = None,
+    on_bad_row = "fail", min_interactions = 5, duplicates = "keep", threads = None,
+    on_progress = None,
+))]
+#[expect(clippy::too_many_arguments, reason = "keyword-only in Python")]
+pub fn read_log<'py>(
+    py: Python<'py>,
+    paths: Vec<PathBuf>,
+    delimiter: Option<String>,
+    header: Option<bool>,
+    user_column: Option<String>,
+    item_column: Option<String>,
+    time_column: Option<String>,
+    rating_column: Option<String>,
+    min_rating: Option<f64>,
+    log_format: Option<&str>,
+    on_bad_row: &str,
+    min_interactions: u32,
+    duplicates: &str,
+    threads: Option<usize>,
+    on_progress: Option<Py<PyAny>>,
+) -> Result<Bound<'py, PyDict>> {
+    let options = PrepareOptions {
+        log: LogOptions {
+            format: log_format.map(str::parse).transpose()?,
+            delimiter,
+            header,
+            user_column,
+            item_column,
+            time_column,
+            rating_column,
+            min_rating,
+            on_bad_row: on_bad_row.parse()?,
+        },
+        min_interactions,
+        duplicates: duplicates.parse()?,
+        threads,
+    };
+    let mut caller = Caller { on_progress, last_asked: Instant::now(), raised: None };
+    let outcome = py.detach(|| prepare(&paths, &options, &mut |progress| caller.ask(progress)));
+    match (caller.raised, outcome) {
+        (Some(exception), _) => Err(Failure::Python(exception)),
+        (None, outcome) => Ok(prepared_dict(py, outcome?)?),
+    }
+}
+
+/// The thread that called from Python, asked from time to time while the core works.
+struct Caller {
+    on_progress: Option<Py<PyAny>>,
+    last_asked: Instant,
+    raised: Option<PyErr>,
+}
+
+impl Caller {
+    /// Reports progress and lets pending signals, such as Ctrl-C, raise their exception.
+    fn ask(&mut self, progress: Progress) -> blin_core::error::Result<()> {
+        if self.last_asked.elapsed() < PATIENCE {
+            return Ok(());
+        }
+        self.last_asked = Instant::now();
+        let answer = Python::attach(|py| {
+            py.check_signals()?;
+            if let Some(on_progress) = &self.on_progress {
+                on_progress.call1(py, (progress.done, progress.total))?;
+            }
+            Ok(())
+        });
+        answer.map_err(|exception| {
+            self.raised = Some(exception);
+            Error::Interrupted
+        })
+    }
+}
+
+fn prepared_dict(py: Python<'_>, prepared: Prepared) -> PyResult<Bound<'_, PyDict>> {
+    let Prepared { sequences, splits, user_ids, item_ids, item_counts, report } = prepared;
+    let result = PyDict::new(py);
+    let num_users = sequences.num_users();
+    result.set_item("items", sequences.items.into_pyarray(py))?;
+    result.set_item("offsets", sequences.offsets.into_pyarray(py))?;
+    result.set_item("timestamps", sequences.timestamps.map(|times| times.into_pyarray(py)))?;
+    result.set_item("splits", splits.into_pyarray(py).reshape([num_users, 2])?)?;
+    result.set_item("user_ids", vocabulary_arrays(py, user_ids))?;
+    result.set_item("item_ids", vocabulary_arrays(py, item_ids))?;
+    result.set_item("item_counts", item_counts.into_pyarray(py))?;
+    result.set_item("report", report_dict(py, &report)?)?;
+    Ok(result)
+}
+
+type VocabularyArrays<'py> = (Bound<'py, PyArray1<u8>>, Bound<'py, PyArray1<i64>>);
+
+fn vocabulary_arrays(py: Python<'_>, vocabulary: Vocabulary) -> VocabularyArrays<'_> {
+    let (bytes, offsets) = vocabulary.into_parts();
+    (bytes.into_pyarray(py), offsets.into_pyarray(py))
+}
+
+fn report_dict<'py>(py: Python<'py>, report: &Report) -> PyResult<Bound<'py, PyDict>> {
+    let result = PyDict::new(py);
+    result.set_item("layout", layout_dict(py, &report.layout)?)?;
+    result.set_item("sources", sources_list(py, report)?)?;
+    result.set_item("rows_read", report.rows_read)?;
+    result.set_item("rows_skipped", report.rows_skipped)?;
+    result.set_item("rows_below_rating", report.rows_below_rating)?;
+    result.set_item("rows_duplicate", report.rows_duplicate)?;
+    result.set_item("skipped_messages", &report.messages)?;
+    result.set_item("before_k_core", counts_dict(py, report.before)?)?;
+    let rounds: PyResult<Vec<_>> =
+        report.rounds.iter().map(|&round| counts_dict(py, round)).collect();
+    result.set_item("k_core_rounds", rounds?)?;
+    result.set_item("users", report.counts.users)?;
+    result.set_item("items", report.counts.items)?;
+    result.set_item("interactions", report.counts.interactions)?;
+    result.set_item("tied_neighbours", report.tied_neighbours)?;
+    result.set_item("users_with_tied_last", report.users_with_tied_last)?;
+    result.set_item("repeats", report.repeats)?;
+    result.set_item("time", time_dict(py, report)?)?;
+    result.set_item("fingerprint", format!("sha256:{}", report.fingerprint))?;
+    Ok(result)
+}
+
+fn layout_dict<'py>(py: Python<'py>, layout: &Layout) -> PyResult<Bound<'py, PyDict>> {
+    let result = PyDict::new(py);
+    result.set_item("format", layout.format.name())?;
+    result.set_item("delimiter", &layout.delimiter)?;
+    result.set_item("header", layout.has_header)?;
+    result.set_item("columns", &layout.columns)?;
+    result.set_item("user_column", layout.user_column())?;
+    result.set_item("item_column", layout.item_column())?;
+    result.set_item("time_column", layout.time_column())?;
+    result.set_item("rating_column", layout.rating_column())?;
+    Ok(result)
+}
+
+fn sources_list<'py>(py: Python<'py>, report: &Report) -> PyResult<Bound<'py, PyList>> {
+    let sources = PyList::empty(py);
+    for source in &report.sources {
+        let entry = PyDict::new(py);
+        entry.set_item("path", &source.path)?;
+        entry.set_item("sha256", &source.sha256)?;
+        entry.set_item("bytes", source.bytes)?;
+        sources.append(entry)?;
+    }
+    Ok(sources)
+}
+
+fn time_dict<'py>(py: Python<'py>, report: &Report) -> PyResult<Option<Bound<'py, PyDict>>> {
+    let Some(time) = report.time else { return Ok(None) };
+    let result = PyDict::new(py);
+    result.set_item("unit", time.unit.name())?;
+    result.set_item("first", time.first)?;
+    result.set_item("last", time.last)?;
+    Ok(Some(result))
+}
+
+fn counts_dict(py: Python<'_>, counts: Counts) -> PyResult<Bound<'_, PyDict>> {
+    let result = PyDict::new(py);
+    result.set_item("users", counts.users)?;
+    result.set_item("items", counts.items)?;
+    result.set_item("interactions", counts.interactions)?;
+    Ok(result)
+}

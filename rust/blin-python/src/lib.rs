@@ -1,0 +1,17 @@
+//! `blin._core`: blin-core as a Python module. Conversions and error mapping, nothing else.
+
+use pyo3::prelude::*;
+
+mod batch;
+mod errors;
+mod ingest;
+
+#[pymodule(gil_used = false)]
+mod _core {
+    #[pymodule_export]
+    use crate::batch::{
+        Batcher, fill_histories, fill_ranking_negatives, fill_shared_negatives, shuffle_users,
+    };
+    #[pymodule_export]
+    use crate::ingest::{inspect_log, read_log};
+}
