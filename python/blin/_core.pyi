@@ -2,10 +2,20 @@
 
 from collections.abc import Callable, Sequence
 from os import PathLike
-from typing import Any
+from typing import Any, final
 
 import numpy as np
 from numpy.typing import NDArray
+
+__all__ = [
+    "Batcher",
+    "fill_histories",
+    "fill_ranking_negatives",
+    "fill_shared_negatives",
+    "inspect_log",
+    "read_log",
+    "shuffle_users",
+]
 
 def inspect_log(
     path: str | PathLike[str],
@@ -37,6 +47,7 @@ def read_log(
     on_progress: Callable[[int, int], object] | None = None,
 ) -> dict[str, Any]: ...
 
+@final
 class Batcher:
     """Fills the views of training batches from sequences that it keeps a reference to."""
 

@@ -1,0 +1,129 @@
+"""A directory that appears whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, Any
+
+from blin.errors import BlinError, DataError
+
+#: Writes one file, given its name and what writes into it once it is open.
+Write = Callable[[str, Callable[[IO[bytes]], Any]], None]
+
+_NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+class Directory:
+    """A dataset's directory, and the temporary ones beside it that belong to this process.
+
+    New content is written to ``.<name>.tmp-<pid>`` and renamed into place. Content that was there
+    before waits as ``.<name>.old-<pid>`` for the moment between two renames.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Names the directory and touches nothing."""
+        self.path = path
+        self._new = path.with_name(f".{path.name}.tmp-{os.getpid()}")
+        self._old = path.with_name(f".{path.name}.old-{os.getpid()}")
+
+    def recover(self) -> None:
+        """Removes what processes that died have left, and restores what they had put aside."""
+        for leftover in self._leftovers("old"):
+            if self.path.exists():
+                shutil.rmtree(leftover, ignore_errors=True)
+            else:
+                leftover.rename(self.path)
+        for leftover in self._leftovers("tmp"):
+            shutil.rmtree(leftover, ignore_errors=True)
+
+    @contextmanager
+    def replacing(self) -> Iterator[Write]:
+        """Yields what writes new files; they replace the directory if the block ends well.
+
+        Raises:
+            BlinError: The files cannot be written, for example because the disk is full.
+            DataError: There is a directory of this name that holds something else.
+        """
+        self._refuse_foreign_content()
+        try:
+            self._new.mkdir(parents=True)
+            yield self._write
+            _sync(self._new)
+            self._swap()
+            _sync(self.path.parent)
+        except OSError as error:
+            raise self._explain(error) from error
+        finally:
+            shutil.rmtree(self._new, ignore_errors=True)
+
+    def _write(self, name: str, content: Callable[[IO[bytes]], Any]) -> None:
+        with (self._new / name).open("wb") as file:
+            content(file)
+            file.flush()
+            os.fsync(file.fileno())
+
+    def _swap(self) -> None:
+        if not self.path.exists():
+            self._new.rename(self.path)
+            return
+        try:
+            self.path.rename(self._old)
+            self._new.rename(self.path)
+        finally:
+            if self._old.exists() and not self.path.exists():
+                self._old.rename(self.path)
+        shutil.rmtree(self._old, ignore_errors=True)
+
+    def _refuse_foreign_content(self) -> None:
+        is_ours = (self.path / "dataset.json").is_file()
+        if self.path.exists() and not is_ours and not _is_empty_directory(self.path):
+            raise DataError(
+                f"{self.path}: expected a prepared dataset or nothing, found something else; "
+                "choose another --name or --data-dir"
+            )
+
+    def _explain(self, error: OSError) -> BlinError:
+        if error.errno in _NO_SPACE:
+            return BlinError(f"{self.path}: not written: the disk is full")
+        return BlinError(f"{self.path}: not written: {error.strerror or error}")
+
+    def _leftovers(self, kind: str) -> Iterator[Path]:
+        prefix = f".{self.path.name}.{kind}-"
+        with suppress(OSError):
+            for path in self.path.parent.iterdir():
+                pid = path.name.removeprefix(prefix)
+                if pid != path.name and pid.isdecimal() and not _is_alive(int(pid)):
+                    yield path
+
+
+def _is_empty_directory(path: Path) -> bool:
+    return path.is_dir() and not any(path.iterdir())
+
+
+def _is_alive(pid: int) -> bool:
+    if pid == os.getpid():
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def _sync(path: Path) -> None:
+    """Makes a directory's entries durable, where the system can."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except PermissionError:
+        return
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,331 @@
+"""From a raw log to a prepared dataset: the directory that ``docs/data-format.md`` describes.
+
+The core reads, filters, indexes and sorts; this module decides where the result lies, whether it
+is there already, and that it appears whole or not at all.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from blin import _core
+from blin.data.dataset import FORMAT_VERSION
+from blin.data.directory import Directory, Write
+from blin.errors import ConfigError
+
+_NAME = re.compile(r"[\w+-][\w.+-]*")
+_SUFFIXES = {".gz", ".csv", ".tsv", ".txt", ".dat", ".data", ".inter", ".log"}
+_PEAK = re.compile(r"VmHWM:\s+(\d+) kB")
+_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
+_FILES = ("items.npy", "offsets.npy", "splits.npy", "users.parquet", "items.parquet")
+
+
+@dataclass(frozen=True)
+class PrepareReport:
+    """What was read, what was left out, and where the result lies."""
+
+    dataset: str
+    path: Path
+    reused: bool
+    seconds: float
+    peak_memory_bytes: int
+    #: The content of ``dataset.json``.
+    metadata: Mapping[str, Any]
+
+    @property
+    def users(self) -> int:
+        """Users in the dataset."""
+        return int(self.metadata["users"])
+
+    @property
+    def items(self) -> int:
+        """Items in the dataset."""
+        return int(self.metadata["items"])
+
+    @property
+    def interactions(self) -> int:
+        """Interactions in the dataset."""
+        return int(self.metadata["interactions"])
+
+    @property
+    def fingerprint(self) -> str:
+        """The fingerprint of sequences and splits."""
+        return str(self.metadata["fingerprint"])
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns all of it as one flat object that JSON can hold."""
+        facts = {key: value for key, value in self.metadata.items() if key != "name"}
+        return {
+            "dataset": self.dataset,
+            "path": str(self.path),
+            **facts,
+            "reused": self.reused,
+            "seconds": self.seconds,
+            "peak_memory_bytes": self.peak_memory_bytes,
+        }
+
+
+def preprocess(
+    paths: str | Path | Sequence[str | Path],
+    *,
+    data_dir: str | Path,
+    name: str | None = None,
+    delimiter: str | None = None,
+    header: bool | None = None,
+    user_column: str | None = None,
+    item_column: str | None = None,
+    time_column: str | None = None,
+    rating_column: str | None = None,
+    min_rating: float | None = None,
+    min_interactions: int = 5,
+    duplicates: str = "keep",
+    on_bad_row: str = "fail",
+    log_format: str | None = None,
+    threads: int | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> PrepareReport:
+    r"""Prepares a log and writes the result to ``<data_dir>/<name>/``.
+
+    What is not said is recognised. If the same bytes were prepared with the same options under
+    this name before, nothing is done.
+
+    Args:
+        paths: The log, or its parts in order: tables or sequence files, plain or gzip.
+        data_dir: Where prepared datasets live.
+        name: The dataset's name; by default the first file's without suffixes, in lower case.
+        delimiter: What separates two fields, for example ``"::"``.
+        header: Whether the first line names the columns.
+        user_column: The users' column by name or, counted from 1, by number; so for the others.
+        item_column: The items' column.
+        time_column: The times' column.
+        rating_column: The ratings' column, used only with ``min_rating``.
+        min_rating: Rows with a lower rating are left out.
+        min_interactions: Users and items with fewer interactions are removed until none is left.
+        duplicates: Which of a user's interactions with one item stay: ``"keep"`` all, the
+            ``"first"`` or the ``"last"``.
+        on_bad_row: ``"fail"`` at the first row that cannot be read, or ``"skip"`` and count it.
+        log_format: ``"table"`` or ``"sequences"`` (``user item item …``, oldest first).
+        threads: Threads to use; the result does not depend on it.
+        on_progress: Called with the bytes read and the bytes there are.
+
+    Raises:
+        DataError: The log cannot be used; the message says where and why.
+        ConfigError: An option is out of its range.
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> folder = pathlib.Path(tempfile.mkdtemp())
+        >>> log = folder / "visits.csv"
+        >>> _ = log.write_text("user,item,time\nann,tea,2\nann,milk,1\nbob,tea,1\n")
+        >>> report = preprocess(log, data_dir=folder, min_interactions=1)
+        >>> report.users, report.items, report.interactions
+        (2, 2, 3)
+    """
+    start = time.perf_counter()
+    sources = [Path(path) for path in ([paths] if isinstance(paths, str | Path) else paths)]
+    if not sources:
+        raise ConfigError("paths: expected at least one file, found none")
+    name = _dataset_name(name, sources[0])
+    options: dict[str, Any] = {
+        "delimiter": "\t" if delimiter == r"\t" else delimiter,
+        "header": header,
+        "user_column": user_column,
+        "item_column": item_column,
+        "time_column": time_column,
+        "rating_column": rating_column,
+        "min_rating": min_rating,
+        "min_interactions": min_interactions,
+        "duplicates": duplicates,
+        "on_bad_row": on_bad_row,
+        "log_format": log_format,
+    }
+    directory = Directory(Path(data_dir) / name)
+    directory.recover()
+    metadata = _reusable_metadata(directory.path, sources, options)
+    reused = metadata is not None
+    if metadata is None:
+        result = _core.read_log(
+            [str(path) for path in sources], **options, threads=threads, on_progress=on_progress
+        )
+        metadata = _metadata(name, result["report"], options)
+        with directory.replacing() as write:
+            _write_arrays(write, result)
+            write("dataset.json", lambda file: file.write(_to_json_bytes(metadata)))
+    if on_progress is not None:
+        total = sum(source["bytes"] for source in metadata["sources"])
+        on_progress(total, total)
+    return PrepareReport(
+        dataset=name,
+        path=directory.path,
+        reused=reused,
+        seconds=time.perf_counter() - start,
+        peak_memory_bytes=_peak_memory_bytes(),
+        metadata=metadata,
+    )
+
+
+def _dataset_name(name: str | None, source: Path) -> str:
+    if name is None:
+        stem = Path(source.name)
+        while stem.suffix.lower() in _SUFFIXES:
+            stem = stem.with_suffix("")
+        name = re.sub(r"[^\w.+-]+", "-", stem.name.lower()).strip("-.") or "log"
+    if not _NAME.fullmatch(name):
+        raise ConfigError(f'name: expected letters, digits, ".", "+", "_" and "-", found "{name}"')
+    return name
+
+
+def _reusable_metadata(
+    path: Path, sources: Sequence[Path], options: Mapping[str, Any]
+) -> dict[str, Any] | None:
+    """Returns what ``dataset.json`` says if it is about these bytes and options."""
+    try:
+        metadata: dict[str, Any] = json.loads((path / "dataset.json").read_bytes())
+        same_kind = (
+            metadata["format_version"] == FORMAT_VERSION
+            and metadata["options"] == options
+            and [source["bytes"] for source in metadata["sources"]]
+            == [source.stat().st_size for source in sources]
+            and all((path / file).is_file() for file in _FILES)
+            and (path / "timestamps.npy").is_file() == (metadata["time"] is not None)
+        )
+        if not same_kind:
+            return None
+        hashes = [_sha256(source) for source in sources]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    same_bytes = hashes == [source["sha256"] for source in metadata["sources"]]
+    return metadata if same_bytes else None
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _metadata(name: str, report: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    """Builds the content of ``dataset.json``."""
+    return {
+        "format_version": FORMAT_VERSION,
+        "name": name,
+        "sources": [
+            {
+                "file": Path(source["path"]).name,
+                "sha256": source["sha256"],
+                "bytes": source["bytes"],
+            }
+            for source in report["sources"]
+        ],
+        "options": dict(options),
+        "layout": {**report["layout"], "time_unit": (report["time"] or {}).get("unit")},
+        "users": report["users"],
+        "items": report["items"],
+        "interactions": report["interactions"],
+        "rows_read": report["rows_read"],
+        "rows_skipped": report["rows_skipped"],
+        "rows_below_rating": report["rows_below_rating"],
+        "rows_duplicate": report["rows_duplicate"],
+        "skipped_messages": report["skipped_messages"],
+        "k_core_rounds": [report["before_k_core"], *report["k_core_rounds"]],
+        "ties": _ties(report),
+        "repeats": report["repeats"],
+        "time": _time_range(report["time"]),
+        "split": {"rule": "leave-one-out"},
+        "fingerprint": report["fingerprint"],
+        "blin_version": version("blin-rec"),
+    }
+
+
+def _ties(report: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Says how often the order is decided by the file and not by the time."""
+    if report["time"] is None:
+        return None
+    neighbours, users = report["tied_neighbours"], report["users_with_tied_last"]
+    pairs = report["interactions"] - report["users"]
+    return {
+        "neighbours": neighbours,
+        "neighbours_share": round(neighbours / max(pairs, 1), 6),
+        "users_last_two": users,
+        "users_last_two_share": round(users / report["users"], 6),
+    }
+
+
+def _time_range(time: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    if time is None:
+        return None
+    dates = {end + "_date": _date(time[end], time["unit"]) for end in ("first", "last")}
+    return {**time, **dates}
+
+
+def _date(timestamp: int, unit: str) -> str | None:
+    """Returns a time in ISO-8601, to the second, or nothing if it is no date."""
+    if unit not in _SECOND:
+        return None
+    epoch = datetime(1970, 1, 1, tzinfo=timezone.utc)
+    try:
+        date = epoch + timedelta(seconds=timestamp // _SECOND[unit])
+    except OverflowError:
+        return None
+    return date.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _write_arrays(write: Write, result: Mapping[str, Any]) -> None:
+    for key in ("items", "offsets", "timestamps", "splits"):
+        if (array := result[key]) is not None:
+            write(f"{key}.npy", partial(_write_array, array))
+    counts = {"user": np.diff(result["offsets"]), "item": result["item_counts"]}
+    for side, count in counts.items():
+        table = pa.table({"id": _string_array(*result[f"{side}_ids"]), "count": count})
+        write(f"{side}s.parquet", partial(pq.write_table, table, compression="zstd"))
+
+
+def _write_array(array: np.ndarray[Any, Any], file: IO[bytes]) -> None:
+    """Writes the .npy format; unlike ``np.save`` it tells a full disk from other failures."""
+    header = np.lib.format.header_data_from_array_1_0(array)
+    np.lib.format.write_array_header_1_0(file, header)
+    file.write(array.data)
+
+
+def _string_array(
+    text: np.ndarray[Any, np.dtype[np.uint8]], offsets: np.ndarray[Any, np.dtype[np.int64]]
+) -> pa.LargeStringArray:
+    buffers = pa.py_buffer(offsets), pa.py_buffer(text)
+    return pa.LargeStringArray.from_buffers(len(offsets) - 1, *buffers)
+
+
+def _to_json_bytes(metadata: Mapping[str, Any]) -> bytes:
+    return (json.dumps(metadata, indent=2, ensure_ascii=False) + "\n").encode()
+
+
+def _peak_memory_bytes() -> int:
+    """Returns the most memory this process has held so far; 0 where the system does not say."""
+    try:
+        # Linux counts a parent's memory in ru_maxrss, but not here.
+        status = Path("/proc/self/status").read_text()
+        return int(status.split("VmHWM:")[1].split()[0]) * 1024
+    except (OSError, IndexError):
+        pass
+    try:
+        import resource
+    except ImportError:
+        return 0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

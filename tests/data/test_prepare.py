@@ -1,0 +1,250 @@
+"""The prepared dataset on the disk: whole, replaced safely, reused, or not there at all."""
+
+from __future__ import annotations
+
+import errno
+import gzip
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from blin.data.prepare import preprocess
+from blin.errors import BlinError, ConfigError, DataError
+
+LOG = "user,item,time\nann,tea,2\nann,milk,1\nbob,tea,1\n"
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    path = tmp_path / "Visits.csv"
+    path.write_text(LOG)
+    return path
+
+
+@pytest.fixture
+def data_dir(tmp_path: Path) -> Path:
+    return tmp_path / "data"
+
+
+def prepare(log: Path, data_dir: Path, **options):
+    return preprocess(log, data_dir=data_dir, **{"min_interactions": 1, **options})
+
+
+def entries(directory: Path) -> list[str]:
+    return sorted(path.name for path in directory.iterdir()) if directory.exists() else []
+
+
+def test_the_directory_holds_the_documented_files(log, data_dir):
+    path = prepare(log, data_dir).path
+    assert entries(path) == [
+        "dataset.json",
+        "items.npy",
+        "items.parquet",
+        "offsets.npy",
+        "splits.npy",
+        "timestamps.npy",
+        "users.parquet",
+    ]
+    assert np.load(path / "items.npy").tolist() == [2, 1, 1]
+    assert np.load(path / "offsets.npy").tolist() == [0, 2, 3]
+    assert np.load(path / "timestamps.npy").tolist() == [1, 2, 1]
+    assert np.load(path / "splits.npy").tolist() == [[2, 2], [1, 1]]
+    assert np.load(path / "items.npy", mmap_mode="r").dtype == np.uint32
+    users, items = (pq.read_table(path / f"{side}.parquet") for side in ("users", "items"))
+    assert users.to_pydict() == {"id": ["ann", "bob"], "count": [2, 1]}
+    assert items.to_pydict() == {"id": ["tea", "milk"], "count": [2, 1]}
+
+
+def test_the_metadata_tells_what_happened(log, data_dir):
+    report = prepare(log, data_dir)
+    metadata = json.loads((report.path / "dataset.json").read_text())
+    assert metadata == report.metadata
+    assert metadata["name"] == "visits"
+    assert metadata["format_version"] == 1
+    assert metadata["sources"][0]["file"] == "Visits.csv"
+    assert metadata["sources"][0]["bytes"] == len(LOG)
+    assert metadata["options"]["min_interactions"] == 1
+    assert metadata["layout"]["user_column"] == "user"
+    assert metadata["k_core_rounds"] == [{"users": 2, "items": 2, "interactions": 3}]
+    assert metadata["fingerprint"].startswith("sha256:")
+
+
+def test_the_fingerprint_is_that_of_the_arrays_on_the_disk(log, data_dir):
+    import hashlib
+
+    report = prepare(log, data_dir)
+    digest = hashlib.sha256()
+    for name, kind in (("offsets", "<i8"), ("items", "<u4"), ("splits", "<i8")):
+        digest.update(np.load(report.path / f"{name}.npy").astype(kind).tobytes())
+    assert report.fingerprint == f"sha256:{digest.hexdigest()}"
+
+
+def test_the_report_is_one_object_for_json(log, data_dir):
+    facts = prepare(log, data_dir).to_json()
+    assert json.loads(json.dumps(facts)) == facts
+    expected = {"dataset", "users", "items", "interactions", "rows_read", "fingerprint"}
+    expected |= {"k_core_rounds", "seconds", "peak_memory_bytes", "reused", "path", "layout"}
+    assert expected <= set(facts)
+    assert facts["peak_memory_bytes"] > 1_000_000
+
+
+def test_without_times_there_is_no_file_of_times(tmp_path, data_dir):
+    log = tmp_path / "log.txt"
+    log.write_text("u a b c\nv a b\n")
+    report = prepare(log, data_dir)
+    assert "timestamps.npy" not in entries(report.path)
+    assert report.metadata["time"] is None
+    assert report.metadata["ties"] is None
+    assert prepare(log, data_dir).reused
+
+
+def test_the_same_bytes_and_options_are_reused(log, data_dir, tmp_path):
+    first = prepare(log, data_dir)
+    changed = (first.path / "dataset.json").stat().st_mtime_ns
+    second = prepare(log, data_dir)
+    assert (first.reused, second.reused) == (False, True)
+    assert second.metadata == first.metadata
+    assert (first.path / "dataset.json").stat().st_mtime_ns == changed
+    copy = tmp_path / "elsewhere" / "visits.tsv"
+    copy.parent.mkdir()
+    copy.write_text(LOG)
+    assert prepare(copy, data_dir).reused
+
+
+def test_other_bytes_or_options_are_not_reused(log, data_dir):
+    prepare(log, data_dir)
+    assert not prepare(log, data_dir, duplicates="last").reused
+    log.write_text(LOG.replace("milk", "cola"))
+    assert not prepare(log, data_dir, duplicates="last").reused
+
+
+def test_a_damaged_dataset_is_made_again(log, data_dir):
+    path = prepare(log, data_dir).path
+    (path / "items.npy").unlink()
+    assert not prepare(log, data_dir).reused
+    (path / "dataset.json").write_text("{")
+    assert not prepare(log, data_dir).reused
+    assert prepare(log, data_dir).reused
+
+
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [("Beauty.tsv.gz", "beauty"), ("ratings.dat", "ratings"), ("My log (2).csv", "my-log-2")],
+)
+def test_the_name_is_that_of_the_file(tmp_path, data_dir, file, name):
+    log = tmp_path / file
+    log.write_text(LOG)
+    assert prepare(log, data_dir).dataset == name
+
+
+@pytest.mark.parametrize("name", ["", "..", ".hidden", "a/b", "a b"])
+def test_a_name_that_is_no_file_name_is_refused(log, data_dir, name):
+    with pytest.raises(ConfigError, match="name: expected letters"):
+        prepare(log, data_dir, name=name)
+
+
+def test_a_directory_of_something_else_is_not_touched(log, data_dir):
+    (data_dir / "visits").mkdir(parents=True)
+    (data_dir / "visits" / "thesis.tex").write_text("years of work")
+    with pytest.raises(DataError, match="expected a prepared dataset or nothing"):
+        prepare(log, data_dir)
+    assert entries(data_dir / "visits") == ["thesis.tex"]
+
+
+def test_bad_input_leaves_nothing(log, data_dir):
+    log.write_text(LOG + "broken\n")
+    with pytest.raises(DataError, match=r"Visits\.csv:5: expected 3 fields"):
+        prepare(log, data_dir)
+    assert entries(data_dir) == []
+
+
+@pytest.mark.parametrize(
+    ("failure", "raised", "message"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), BlinError, "the disk is full"),
+        (OSError(errno.EACCES, "Permission denied"), BlinError, "Permission denied"),
+        (KeyboardInterrupt(), KeyboardInterrupt, None),
+    ],
+    ids=["full disk", "no permission", "Ctrl-C"],
+)
+@pytest.mark.parametrize("after", range(8))
+def test_a_failure_while_writing_leaves_what_was_there(
+    log, data_dir, monkeypatch, failure, raised, message, after
+):
+    before = prepare(log, data_dir)
+    log.write_text(LOG.replace("milk", "cola"))
+    calls = iter(range(100))
+    sync = os.fsync
+
+    def fail_later(descriptor: int) -> None:
+        if next(calls) == after:
+            raise failure
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fail_later)
+    with pytest.raises(raised, match=message):
+        prepare(log, data_dir)
+    assert entries(data_dir) == ["visits"]
+    assert json.loads((before.path / "dataset.json").read_text()) == before.metadata
+
+
+def test_a_file_too_large_for_the_disk_is_one_line_and_leaves_nothing(log, data_dir):
+    code = (
+        "import sys, signal, resource\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "from blin.data.prepare import preprocess\n"
+        "from blin.errors import BlinError\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (140, 140))\n"
+        "try:\n"
+        "    preprocess(sys.argv[1], data_dir=sys.argv[2], min_interactions=1)\n"
+        "except BlinError as error:\n"
+        "    print(error)\n"
+    )
+    command = [sys.executable, "-c", code, log, data_dir]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout == f"{data_dir / 'visits'}: not written: the disk is full\n"
+    assert entries(data_dir) == []
+
+
+def test_an_interrupt_while_reading_leaves_nothing(tmp_path, data_dir):
+    log = tmp_path / "long.csv.gz"
+    log.write_bytes(gzip.compress(LOG[15:].encode() * 20_000) * 400)
+
+    def interrupt(done: int, total: int) -> None:
+        assert 0 < done <= total == log.stat().st_size
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        prepare(log, data_dir, on_progress=interrupt)
+    assert entries(data_dir) == []
+
+
+def test_progress_ends_with_all_bytes(log, data_dir):
+    seen = []
+    prepare(log, data_dir, on_progress=lambda done, total: seen.append((done, total)))
+    assert seen[-1] == (len(LOG), len(LOG))
+
+
+def test_what_a_dead_process_left_is_cleaned_up(log, data_dir):
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    (data_dir / f".visits.tmp-{dead.pid}").mkdir(parents=True)
+    (data_dir / f".visits.tmp-{os.getppid()}").mkdir()
+    (data_dir / ".visits.tmp-notes").mkdir()
+    prepare(log, data_dir)
+    assert entries(data_dir) == [f".visits.tmp-{os.getppid()}", ".visits.tmp-notes", "visits"]
+
+
+def test_a_dataset_that_a_dead_process_had_put_aside_is_back(log, data_dir):
+    path = prepare(log, data_dir).path
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    path.rename(data_dir / f".visits.old-{dead.pid}")
+    assert prepare(log, data_dir).reused
+    assert entries(data_dir) == ["visits"]

@@ -1,0 +1,245 @@
+"""Every way to write a log down gives the same sequences."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from blin import _core
+from prepared import raw_ids, raw_sequences, raw_timestamps
+
+ROWS = [
+    ("196", "242", "3", "881250949"),
+    ("186", "302", "3", "891717742"),
+    ("196", "377", "1", "881250948"),
+    ("022", "302", "2", "878887116"),
+]
+SEQUENCES = {"196": ["377", "242"], "186": ["302"], "022": ["302"]}
+
+
+def read(path: Path, content: str | bytes, **options: Any) -> dict[str, Any]:
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return _core.read_log([path], min_interactions=1, **options)
+
+
+def table(delimiter: str, *, header: str | None = None, end: str = "\n") -> str:
+    lines = [delimiter.join(row) for row in ROWS]
+    names = [] if header is None else [delimiter.join(header.split())]
+    return "".join(line + end for line in names + lines)
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    return tmp_path / "log"
+
+
+@pytest.mark.parametrize("header", [None, "user_id item_id rating timestamp"])
+@pytest.mark.parametrize("delimiter", [",", "\t", "::", ";", "|", " "])
+def test_the_delimiter_and_the_header_are_recognised(log, delimiter, header):
+    result = read(log, table(delimiter, header=header))
+    layout = result["report"]["layout"]
+    assert raw_sequences(result) == SEQUENCES
+    assert (layout["format"], layout["delimiter"]) == ("table", delimiter)
+    assert layout["header"] == (header is not None)
+
+
+@pytest.mark.parametrize("delimiter", ["||", "#", "->", "\x01"])
+def test_any_other_delimiter_can_be_given(log, delimiter):
+    assert raw_sequences(read(log, table(delimiter), delimiter=delimiter)) == SEQUENCES
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "userId movieId rating timestamp",
+        "reviewerID asin overall unixReviewTime",
+        "user_id parent_asin rating timestamp",
+        "user_id:token item_id:token rating:float timestamp:float",
+        "visitorid itemid score ts",
+        "SessionId ProductID stars Date",
+        "customer sku rate eventdate",
+        "shopper_name product_title points visit_time",
+        "USER-ID BUSINESS_ID Stars DATE",
+    ],
+)
+def test_columns_are_recognised_by_their_names(log, header):
+    result = read(log, table(",", header=header))
+    assert raw_sequences(result) == SEQUENCES
+    assert result["report"]["layout"]["time_column"] == header.split()[3]
+
+
+def test_columns_are_found_wherever_they_stand(log):
+    lines = ["timestamp,stars,business_id,name,user_id"]
+    lines += [f"{time},{stars},{item},x,{user}" for user, item, stars, time in ROWS]
+    assert raw_sequences(read(log, "\n".join(lines))) == SEQUENCES
+
+
+def test_a_user_column_counts_before_a_session_column(log):
+    result = read(log, "sessionId,userId,itemId,time\ns1,u,a,1\ns2,u,b,2\n")
+    assert raw_sequences(result) == {"u": ["a", "b"]}
+
+
+def test_columns_can_be_chosen_by_name_and_by_number(log):
+    content = "who,what,zeit,extra\nann,tea,2,7\nann,milk,1,8\n"
+    options = {"user_column": "who", "item_column": "what"}
+    assert raw_sequences(read(log, content, **options, time_column="zeit")) == {
+        "ann": ["milk", "tea"]
+    }
+    assert raw_sequences(read(log, content, **options, time_column="3")) == {"ann": ["milk", "tea"]}
+    assert raw_timestamps(read(log, content, **options, time_column="4")) == {"ann": [7, 8]}
+
+
+def test_without_a_time_column_the_order_of_the_file_counts(log):
+    result = read(log, "user,item\nu,b\nv,a\nu,a\n")
+    assert raw_sequences(result) == {"u": ["b", "a"], "v": ["a"]}
+    assert result["timestamps"] is None
+    assert result["report"]["time"] is None
+
+
+def test_text_without_a_header_is_data(log):
+    result = read(log, "ann,tea\nbob,milk\nann,milk\n")
+    assert raw_sequences(result) == {"ann": ["tea", "milk"], "bob": ["milk"]}
+
+
+def test_a_header_of_odd_names_over_numbers_is_recognised(log):
+    result = read(log, "buyer_code,product_ref,moment\n1,5,100\n1,6,50\n")
+    assert result["report"]["layout"]["header"]
+    assert raw_sequences(result) == {"1": ["5", "6"]}
+
+
+def test_sequence_files_are_recognised(log):
+    result = read(log, "1 5 6 7\n2 6 8\n3 5 6 7 8 9\n")
+    assert result["report"]["layout"]["format"] == "sequences"
+    assert raw_sequences(result) == {
+        "1": ["5", "6", "7"],
+        "2": ["6", "8"],
+        "3": ["5", "6", "7", "8", "9"],
+    }
+    assert result["report"]["rows_read"] == 10
+
+
+def test_sequences_of_equal_length_are_recognised(log):
+    result = read(log, "1 5 6 7\n2 6 8 5\n3 5 6 7\n")
+    assert raw_sequences(result)["2"] == ["6", "8", "5"]
+
+
+def test_a_user_on_two_lines_of_a_sequence_file_is_one_user(log):
+    result = read(log, "u a b\r\nv c\r\n\r\nu c d e \r\n")
+    assert raw_sequences(result) == {"u": ["a", "b", "c", "d", "e"], "v": ["c"]}
+
+
+def test_sequence_files_with_another_delimiter_can_be_asked_for(log):
+    for delimiter in ("\t", ","):
+        content = delimiter.join("uab") + "\n" + delimiter.join("vb") + "\n"
+        result = read(log, content, log_format="sequences")
+        assert raw_sequences(result) == {"u": ["a", "b"], "v": ["b"]}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "\ufeff" + table(",", header="user item rating time"),
+        "\ufeff" + table(","),
+        table(",", header="user item rating time", end="\r\n"),
+        table(",", end="\r\n"),
+        table(",", header="user item rating time", end="\n\n"),
+        "\n\r\n" + table(",", header="user item rating time"),
+        table(",", header="user item rating time", end=",\n"),
+        table(",", header="user item rating time").replace("9\n", "9,\n"),
+        table("::", end="::\n"),
+        table(",", header="user item rating time").rstrip("\n"),
+        table('","', header="user item rating time", end='"\n"').rstrip('"\n').join('""'),
+    ],
+    ids=[
+        "byte order mark",
+        "byte order mark without header",
+        "CRLF",
+        "CRLF without header",
+        "blank lines",
+        "blank lines first",
+        "trailing delimiters",
+        "one trailing delimiter",
+        "trailing long delimiters",
+        "no newline at the end",
+        "quotes",
+    ],
+)
+def test_what_programs_add_to_a_log_changes_nothing(log, content):
+    assert raw_sequences(read(log, content)) == SEQUENCES
+
+
+def test_gzip_is_recognised_by_its_content_and_may_have_many_members(log):
+    content = table(",", header="user item rating time").encode()
+    single = gzip.compress(content)
+    members = b"".join(gzip.compress(content[at : at + 7]) for at in range(0, len(content), 7))
+    assert raw_sequences(read(log, single)) == SEQUENCES
+    assert raw_sequences(read(log, members)) == SEQUENCES
+
+
+def test_quoted_fields_may_hold_delimiters_quotes_and_newlines(log):
+    content = 'user,item,time\n"a, ""b""\r\nc",tea,2\n"a, ""b""\r\nc","milk\n\n",1\n'
+    result = read(log, content)
+    assert raw_sequences(result) == {'a, "b"\r\nc': ["milk\n\n", "tea"]}
+
+
+def test_a_quote_inside_a_plain_field_is_text(log):
+    result = read(log, 'user,item,time\nu,12" vinyl,1\nu,7" vinyl,2\n')
+    assert raw_sequences(result) == {"u": ['12" vinyl', '7" vinyl']}
+
+
+def test_ids_that_look_like_the_same_number_stay_apart(log):
+    result = read(log, "user,item,time\n007,1,1\n7,01,2\n7.0,1 ,3\n")
+    assert raw_ids(result, "user") == ["007", "7", "7.0"]
+    assert raw_ids(result, "item") == ["1", "01", "1 "]
+
+
+@pytest.mark.parametrize(
+    ("times", "unit", "expected"),
+    [
+        (["978300760", "978300761"], "s", [978300760, 978300761]),
+        (["978300760000", "978300760001"], "ms", [978300760000, 978300760001]),
+        (["978300760000000", "978300760000001"], "us", [978300760000000, 978300760000001]),
+        (["978300760000000000"] * 2, "ns", [978300760000000000] * 2),
+        (["-1000000000", "978300760"], "s", [-1000000000, 978300760]),
+        (["1", "2"], "number", [1, 2]),
+        (["1700000000.0", "1700000001.0"], "s", [1700000000, 1700000001]),
+        (["1700000000", "1700000000.5"], "ms", [1700000000000, 1700000000500]),
+        (["1700000000.000001", "1700000001"], "us", [1700000000000001, 1700000001000000]),
+        (["1.7E9", "1.700000001e+9"], "s", [1700000000, 1700000001]),
+        (["1700000000123.25", "1700000000124"], "us", [1700000000123250, 1700000000124000]),
+        (["2001-01-31", "2001-02-01"], "s", [980899200, 980985600]),
+        (["2001-01-31 12:00", "2001-01-31 12:00:01"], "s", [980942400, 980942401]),
+        (["2001-01-31T12:00:00Z", "2001-01-31T12:00:00.5Z"], "ms", [980942400000, 980942400500]),
+        (["2001-01-31T14:00:00+02:00", "2001-01-31T12:00:01Z"], "s", [980942400, 980942401]),
+        (["2001-01-31T06:30:00-0530", "2001-01-31T12:00:01UTC"], "s", [980942400, 980942401]),
+        (["1969-12-31T23:59:59", "2000-02-29"], "s", [-1, 951782400]),
+    ],
+)  # fmt: skip
+def test_times_are_read_exactly_and_their_unit_is_recognised(log, times, unit, expected):
+    lines = [f"u,i{place},{time}" for place, time in enumerate(times)]
+    result = read(log, "\n".join(["user,item,time", *lines]))
+    assert result["report"]["time"]["unit"] == unit
+    assert result["timestamps"].tolist() == expected
+
+
+def test_two_events_one_second_apart_stay_apart(log):
+    """Float32 has steps of 128 s there."""
+    content = "user,item,time\nu,late,1700000001.0\nu,early,1700000000.0\n"
+    assert raw_sequences(read(log, content)) == {"u": ["early", "late"]}
+
+
+def test_inspection_tells_the_layout_and_reads_no_further(log):
+    log.write_text(table("::") + "broken\n")
+    assert _core.inspect_log(log) == {
+        "format": "table",
+        "delimiter": "::",
+        "header": False,
+        "columns": ["1", "2", "3", "4"],
+        "user_column": "1",
+        "item_column": "2",
+        "time_column": "4",
+        "rating_column": "3",
+    }
