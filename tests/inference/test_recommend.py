@@ -12,7 +12,7 @@ from blin.data.dataset import Dataset
 from blin.errors import CheckpointError, ConfigError, DataError
 from blin.inference import recommend
 from blin.inference.recommend import recommend_all, recommend_histories, recommend_users
-from conftest import SMALL
+from small import SMALL
 
 
 @pytest.fixture(scope="module")

@@ -27,7 +27,7 @@ from blin.training.trainer import (
     resume,
     train,
 )
-from conftest import SMALL
+from small import SMALL
 
 Stop = Callable[[Event], None]
 

@@ -1,0 +1,57 @@
+"""The ``blin`` command: one thin file per subcommand.
+
+``blin --help`` must answer at once, so no module here imports torch, numpy, pyarrow or rich at its
+top: each command imports what it needs when it runs.
+"""
+
+from __future__ import annotations
+
+import os
+
+import click
+
+from blin.cli.datasets import datasets
+from blin.cli.demo import demo
+from blin.cli.evaluate import evaluate
+from blin.cli.failures import ReportingGroup
+from blin.cli.preprocess import preprocess
+from blin.cli.recommend import recommend
+from blin.cli.train import train
+
+
+def _show_version(context: click.Context, parameter: click.Parameter, wanted: bool) -> None:
+    if wanted and not context.resilient_parsing:
+        from importlib.metadata import version
+
+        click.echo(f"blin {version('blin-rec')}")
+        context.exit()
+
+
+@click.group(cls=ReportingGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_show_version,
+    help="Print the version and exit.",
+)
+def main() -> None:
+    """Next-item recommendation from interaction logs.
+
+    \b
+    From a raw log to recommendations:
+      blin preprocess raw.csv
+      blin train --dataset raw
+      blin evaluate --k 10 20
+      blin recommend --user ID
+
+    `blin demo` shows all four on a built-in sample log.
+    """
+    # torch's idle threads spin by default: on a machine with other work to do, training was ten
+    # times slower for it. OpenMP reads this once, when torch is imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+for command in (preprocess, train, evaluate, recommend, datasets, demo):
+    main.add_command(command)

@@ -1,0 +1,58 @@
+"""Finds the dataset a user names: prepared, or fetched from the catalogue and prepared now."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from blin.cli.output import Output, size_of
+from blin.errors import DataError, did_you_mean
+
+if TYPE_CHECKING:
+    from blin.data.catalog import CatalogEntry
+    from blin.data.dataset import Dataset
+
+
+def prepared_names(data_dir: Path) -> list[str]:
+    """Returns the names of the prepared datasets in ``data_dir``, sorted."""
+    return sorted(file.parent.name for file in data_dir.glob("[!.]*/dataset.json"))
+
+
+def open_dataset(name: str, *, data_dir: Path, output: Output) -> Dataset:
+    """Opens a prepared dataset by name or path; one of the catalogue is fetched if need be."""
+    from blin.data.catalog import DATASETS
+    from blin.data.dataset import load_dataset
+
+    if Path(name).is_file():
+        raise DataError(f"{name} is a log, not a prepared dataset: run blin preprocess {name}")
+    if (data_dir / name).exists() or (Path(name) / "dataset.json").exists():
+        return load_dataset(name, data_dir=data_dir)
+    if name not in DATASETS:
+        raise DataError(_unknown(name, prepared_names(data_dir), list(DATASETS), data_dir))
+    _fetch_and_prepare(DATASETS[name], data_dir, output)
+    return load_dataset(name, data_dir=data_dir)
+
+
+def _fetch_and_prepare(entry: CatalogEntry, data_dir: Path, output: Output) -> None:
+    from blin.data.download import fetch
+    from blin.data.prepare import preprocess
+
+    with output.bar(f"fetch {entry.file_name}", of_bytes=True) as advance:
+        log = fetch(entry, data_dir / "downloads", on_progress=advance)
+    output.note(f"{entry.name}: from {entry.url} ({size_of(entry.num_bytes)})")
+    output.note(f"Terms of use: {entry.terms}")
+    with output.bar(f"read {log.name}", of_bytes=True) as advance:
+        report = preprocess(log, data_dir=data_dir, name=entry.name, on_progress=advance)
+    output.note(
+        f"{entry.name}: {report.users:,} users, {report.items:,} items, "
+        f"{report.interactions:,} interactions"
+    )
+
+
+def _unknown(name: str, prepared: list[str], catalogue: list[str], data_dir: Path) -> str:
+    hint = did_you_mean(name, [*prepared, *catalogue])
+    ready = f"prepared in {data_dir}: {', '.join(prepared) or 'none'}"
+    return (
+        f'no dataset "{name}"{hint} ({ready}; in the catalogue: {", ".join(catalogue)}; '
+        "your own log: blin preprocess FILE)"
+    )

@@ -1,0 +1,159 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from blin.cli.failures import TRACEBACKS
+from blin.cli.output import Output
+from blin.config import default_data_dir, default_runs_dir
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+class Several(click.Option):
+    """An option of one or more values: ``--k 10 20``, ``--k 10,20`` or ``--k 10 --k 20``."""
+
+    def __init__(self, declarations: Sequence[str] | None = None, **attributes: Any) -> None:
+        """Takes what `click.Option` takes."""
+        super().__init__(declarations, **{**attributes, "multiple": True})
+
+
+class Command(click.Command):
+    """A command whose `Several` options take their values in every usual spelling.
+
+    Values may follow each other, so such a command has no positional arguments.
+    """
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Repeats the option's name before each of its values, then parses as Click does."""
+        several = [option for option in self.params if isinstance(option, Several)]
+        names = {name for option in several for name in option.opts}
+        return super().parse_args(ctx, repeat_names(args, names))
+
+
+def repeat_names(args: list[str], names: set[str]) -> list[str]:
+    """Returns ``args`` with ``--k 10,20 30`` spelled as ``--k 10 --k 20 --k 30``."""
+    spelled: list[str] = []
+    current = None
+    first = False
+    for position, argument in enumerate(args):
+        if argument == "--":
+            return spelled + args[position:]
+        name, equals, value = argument.partition("=")
+        if name in names:
+            current, first = name, True
+            if not equals:
+                continue
+            argument = value
+        elif argument.startswith("-") and not first:
+            current = None
+        if current is None:
+            spelled.append(argument)
+            continue
+        first = False
+        for value in argument.split(","):
+            spelled += [current, value.strip()]
+    return [*spelled, current] if current is not None and first else spelled
+
+
+def data_dir(command: Function) -> Function:
+    """Adds ``--data-dir``."""
+    return click.option(
+        "--data-dir",
+        type=click.Path(file_okay=False, path_type=Path),
+        default=default_data_dir,
+        help="Where the prepared datasets are.  [default: $BLIN_DATA_DIR or ./data]",
+    )(command)
+
+
+def data_dir_flag(path: Path) -> str:
+    """Returns what a suggested command must add to look in ``path``."""
+    return "" if path == default_data_dir() else f" --data-dir {path}"
+
+
+def runs_dir_flag(path: Path) -> str:
+    """Returns what a suggested command must add to look in ``path``."""
+    return "" if path == default_runs_dir() else f" --runs-dir {path}"
+
+
+def moved_data_dir(command: Function) -> Function:
+    """Adds ``--data-dir`` to a command that knows from the run where its dataset was."""
+    return click.option(
+        "--data-dir",
+        type=click.Path(file_okay=False, path_type=Path),
+        help="Where the run's dataset is, if it has moved.",
+    )(command)
+
+
+def runs_dir(command: Function) -> Function:
+    """Adds ``--runs-dir``."""
+    return click.option(
+        "--runs-dir",
+        type=click.Path(file_okay=False, path_type=Path),
+        default=default_runs_dir,
+        help="Where the runs are.  [default: $BLIN_RUNS_DIR or ./runs]",
+    )(command)
+
+
+def run(command: Function) -> Function:
+    """Adds ``--run``."""
+    return click.option(
+        "--run",
+        metavar="DIRECTORY",
+        help="The run to use, a directory or its name.  [default: the latest]",
+    )(command)
+
+
+def device(command: Function) -> Function:
+    """Adds ``--device``."""
+    return click.option(
+        "--device",
+        default="auto",
+        show_default=True,
+        metavar="auto|cpu|cuda|cuda:N",
+        help="Where to compute.",
+    )(command)
+
+
+def seed(command: Function) -> Function:
+    """Adds ``--seed``."""
+    return click.option(
+        "--seed",
+        type=click.IntRange(min=0),
+        default=0,
+        show_default=True,
+        help="Seed of all that is drawn by chance.",
+    )(command)
+
+
+def threads(command: Function) -> Function:
+    """Adds ``--threads``."""
+    return click.option(
+        "--threads",
+        type=click.IntRange(min=1),
+        help="How many CPU threads to use.  [default: all cores]",
+    )(command)
+
+
+def output(command: Function) -> Function:
+    """Adds ``--json``, ``--quiet``, ``--verbose`` and ``--no-progress``, given on as ``output``."""
+
+    @click.option("--json", "as_json", is_flag=True, help="Print one JSON value on stdout.")
+    @click.option("-q", "--quiet", is_flag=True, help="Print results and errors only.")
+    @click.option("-v", "--verbose", count=True, help="Say more; twice: tracebacks of errors.")
+    @click.option("--no-progress", is_flag=True, help="Show no progress bar.")
+    @functools.wraps(command)
+    def with_output(
+        *args: Any, as_json: bool, quiet: bool, verbose: int, no_progress: bool, **options: Any
+    ) -> Any:
+        click.get_current_context().meta[TRACEBACKS] = verbose > 1
+        shown = Output(json=as_json, quiet=quiet, verbose=verbose > 0, progress=not no_progress)
+        return command(*args, output=shown, **options)
+
+    return with_output  # type: ignore[return-value]

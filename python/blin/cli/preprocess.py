@@ -1,0 +1,147 @@
+"""``blin preprocess``: from a raw log to a prepared dataset."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from blin.cli import options
+from blin.cli.output import Output, duration_of, size_of
+
+if TYPE_CHECKING:
+    from blin.data.prepare import PrepareReport
+
+
+@click.command()
+@click.argument("logs", nargs=-1, required=True, metavar="LOG...", type=click.Path(path_type=Path))
+@click.option("--name", help="Name of the dataset.  [default: the file's name]")
+@click.option("--delimiter", help="What separates the fields, e.g. , or :: or \\t.")
+@click.option("--header/--no-header", default=None, help="Whether the first row names the columns.")
+@click.option("--user-column", metavar="NAME|NUMBER", help="The column of users (first: 1).")
+@click.option("--item-column", metavar="NAME|NUMBER", help="The column of items.")
+@click.option("--time-column", metavar="NAME|NUMBER", help="The column of times.")
+@click.option("--rating-column", metavar="NAME|NUMBER", help="The column of ratings.")
+@click.option("--min-rating", type=float, help="Leave out rows rated lower than this.")
+@click.option(
+    "--min-interactions",
+    type=click.IntRange(min=1),
+    default=5,
+    show_default=True,
+    help="Keep users and items with at least this many interactions, repeatedly.",
+)
+@click.option(
+    "--duplicates",
+    type=click.Choice(["keep", "first", "last"]),
+    default="keep",
+    show_default=True,
+    help="Which of several rows of one user and one item to keep.",
+)
+@click.option(
+    "--on-bad-row",
+    type=click.Choice(["fail", "skip"]),
+    default="fail",
+    show_default=True,
+    help="What to do at a row that cannot be read; skipped rows are counted and shown.",
+)
+@click.option(
+    "--format",
+    "log_format",
+    type=click.Choice(["table", "sequences"]),
+    help="One interaction a row, or one user a row: user item item ...",
+)
+@options.data_dir
+@options.threads
+@options.output
+def preprocess(logs: tuple[Path, ...], data_dir: Path, output: Output, **layout: Any) -> None:
+    """Turn a raw log into a prepared dataset.
+
+    LOG is a CSV or TSV file with any delimiter, with or without a header, or a file of sequences
+    (user item item ...), plain or gzip. Delimiter, columns and time unit are recognised; the
+    options are for logs where that goes wrong. Several files are read as one log.
+    """
+    from blin.data import prepare
+
+    with output.bar("read", of_bytes=True) as advance:
+        report = prepare.preprocess(logs, data_dir=data_dir, on_progress=advance, **layout)
+    output.result(report.to_json())
+    show_report(report, output)
+    output.next_commands(
+        {f"blin train --dataset {report.dataset}{options.data_dir_flag(data_dir)}": "learn from it"}
+    )
+
+
+def show_report(report: PrepareReport, output: Output) -> None:
+    """Prints what was understood of the log and what became of it."""
+    for message in report.metadata["skipped_messages"]:
+        output.warn(f"skipped: {message}")
+    output.facts(_understood(report.metadata))
+    rounds = report.metadata["k_core_rounds"]
+    names = ["as read", *(f"round {number}" for number in range(1, len(rounds)))]
+    output.table(
+        (
+            f"{report.metadata['options']['min_interactions']}-core",
+            "users",
+            "items",
+            "interactions",
+        ),
+        [
+            (name, kept["users"], kept["items"], kept["interactions"])
+            for name, kept in zip(names, rounds, strict=True)
+        ],
+    )
+    density = report.interactions / report.users / report.items
+    output.facts(
+        {
+            "dataset": report.path,
+            "users": report.users,
+            "items": report.items,
+            "interactions": report.interactions,
+            "density": f"{density:.3%}",
+            "fingerprint": report.fingerprint,
+            "took": f"{duration_of(report.seconds)}{', reused' if report.reused else ''}",
+            "peak memory": size_of(report.peak_memory_bytes),
+        }
+    )
+
+
+def _understood(metadata: Mapping[str, Any]) -> dict[str, str | None]:
+    """Says how the log was read; what does not apply is None."""
+    layout, time, ties = metadata["layout"], metadata["time"], metadata["ties"]
+    size = sum(source["bytes"] for source in metadata["sources"])
+    columns = [
+        f"{role} {layout[role + '_column']}"
+        for role in ("user", "item", "time", "rating")
+        if layout[role + "_column"] is not None
+    ]
+    left_out = {
+        "unreadable": metadata["rows_skipped"],
+        "rated too low": metadata["rows_below_rating"],
+        "repeated": metadata["rows_duplicate"],
+    }
+    return {
+        "log": f"{', '.join(source['file'] for source in metadata['sources'])} ({size_of(size)})",
+        "format": f"{layout['format']}, fields separated by {_named(layout['delimiter'])}, "
+        f"{'with' if layout['header'] else 'without'} a header",
+        "columns": ", ".join(columns) or None,
+        "times": time and f"{time['first_date']} to {time['last_date']}, in {time['unit']}",
+        "rows": f"{metadata['rows_read']:,}"
+        + "".join(f", {rows:,} {why}" for why, rows in left_out.items() if rows),
+        "repeats": f"{metadata['repeats']:,} interactions with an item that the user had before",
+        "ties": ties and _ties(ties),
+    }
+
+
+def _ties(ties: Mapping[str, Any]) -> str:
+    if ties["neighbours"] == 0:
+        return "none: no user has two interactions at the same time"
+    return (
+        f"{ties['neighbours_share']:.1%} of neighbours have the same time (the last two "
+        f"of {ties['users_last_two_share']:.1%} of users): they stay in the order of the log"
+    )
+
+
+def _named(delimiter: str) -> str:
+    return {"\t": "a tab", " ": "a space"}.get(delimiter, f'"{delimiter}"')

@@ -1,0 +1,183 @@
+"""``blin train``: from a prepared dataset to a run."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from blin.cli import options
+from blin.cli.lookup import open_dataset
+from blin.cli.output import Output, duration_of
+from blin.cli.training_display import TrainingLines, training_display
+from blin.errors import ConfigError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+if TYPE_CHECKING:
+    from blin.training.trainer import RunResult
+
+
+@click.command()
+@click.option("--dataset", metavar="NAME", help="A prepared dataset or one of the catalogue.")
+@click.option("--model", default="blin", show_default=True, metavar="NAME", help="What to train.")
+@click.option(
+    "--lambda",
+    "kl_weight",
+    type=click.FloatRange(min=0),
+    help="Weight of the agreement between the two views (setting kl_weight).",
+)
+@click.option(
+    "--config", metavar="FILE", help="A TOML file of settings, such as the config.toml of a run."
+)
+@click.option(
+    "--set",
+    "assignments",
+    metavar="KEY=VALUE",
+    multiple=True,
+    help="Any other setting; may be given several times.",
+)
+@click.option("--epochs", type=click.IntRange(min=1), help="The most epochs to train for.")
+@click.option("--batch-size", type=click.IntRange(min=1), help="Users per step.")
+@click.option("--max-len", type=click.IntRange(min=1), help="Positions the model sees.")
+@click.option("--dim", type=click.IntRange(min=1), help="Width of the model.")
+@click.option(
+    "--padding",
+    type=click.Choice(["random-repeat", "repeat", "zero"]),
+    help="How short sequences fill their row.",
+)
+@click.option(
+    "--seed", type=click.IntRange(min=0), help="Seed of all that is drawn by chance.  [default: 0]"
+)
+@click.option("--resume", metavar="RUN|latest", help="Continue a run that was interrupted.")
+@options.device
+@options.threads
+@options.data_dir
+@options.runs_dir
+@options.output
+def train(
+    dataset: str | None,
+    model: str,
+    config: str | None,
+    assignments: tuple[str, ...],
+    resume: str | None,
+    device: str,
+    threads: int | None,
+    data_dir: Path,
+    runs_dir: Path,
+    output: Output,
+    **named: Any,
+) -> None:
+    """Train a model on a dataset.
+
+    A dataset of the catalogue (see `blin datasets`) is downloaded and prepared first. The model
+    that does best on the validation items is kept, and tested once at the end.
+    """
+    if (dataset is None) == (resume is None):
+        raise click.UsageError("give either --dataset NAME or --resume RUN")
+    settings = merged_settings(config, named, assignments)
+    from blin.checkpoint import find_run
+    from blin.training import trainer
+
+    with training_display(output) as display, saying_how_to_resume(display):
+        if resume is not None:
+            result = trainer.resume(
+                find_run(runs_dir, None if resume == "latest" else resume),
+                data_dir=data_dir,
+                settings=settings,
+                device=device,
+                threads=threads,
+                on_event=display.show,
+            )
+        else:
+            result = trainer.train(
+                open_dataset(str(dataset), data_dir=data_dir, output=output),
+                model=model,
+                settings=settings,
+                runs_dir=runs_dir,
+                device=device,
+                threads=threads,
+                on_event=display.show,
+            )
+    output.result(
+        {
+            "run": str(result.run),
+            "epochs": result.epochs,
+            "best_epoch": result.best_epoch,
+            "seconds": result.seconds,
+            "metrics": result.metrics,
+        }
+    )
+    show_result(result, output)
+    elsewhere = options.runs_dir_flag(runs_dir)
+    output.next_commands(
+        {
+            f"blin evaluate --k 10 20{elsewhere}": "the metrics of this run",
+            f"blin recommend --user ID{elsewhere}": "what a user may want next",
+            f"blin recommend --all --out recs.parquet{elsewhere}": "the same for all users",
+        }
+    )
+
+
+@contextmanager
+def saying_how_to_resume(display: TrainingLines) -> Iterator[None]:
+    """Adds to an interruption how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        if display.run is None:
+            raise
+        raise type(stop)(
+            f"stopped, and saved: go on with blin train --resume {display.run}"
+        ) from None
+
+
+def show_result(result: RunResult, output: Output) -> None:
+    """Prints the test metrics of a finished run."""
+    output.note(
+        f"{result.run}: {result.epochs} epochs in {duration_of(result.seconds)}, "
+        f"best after epoch {result.best_epoch}"
+    )
+    output.table(("metric", "test"), list(result.metrics.items()))
+
+
+def merged_settings(
+    config: str | None, named: Mapping[str, object], assignments: Sequence[str]
+) -> dict[str, object]:
+    """Returns one mapping of settings: the file's, over them the options', over them --set's."""
+    settings = {} if config is None else read_settings(config)
+    settings |= {name: value for name, value in named.items() if value is not None}
+    for assignment in assignments:
+        key, equals, text = assignment.partition("=")
+        if not equals:
+            raise click.UsageError(f'--set: expected KEY=VALUE, found "{assignment}"')
+        settings[key.strip().replace("-", "_")] = _value(text.strip())
+    return settings
+
+
+def read_settings(config: str) -> dict[str, object]:
+    """Returns the settings of a TOML file: its table ``[settings]``, as in a run, or all of it."""
+    try:
+        content = tomllib.loads(Path(config).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        raise ConfigError(f"{config}: expected a TOML file of settings: {reason}") from error
+    settings = content.get("settings", content)
+    if not isinstance(settings, dict):
+        raise ConfigError(f"{config}: expected settings to be a table, found {settings!r}")
+    return dict(settings)
+
+
+def _value(text: str) -> object:
+    """Reads a value as TOML does; anything TOML would refuse is text."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text

@@ -1,0 +1,238 @@
+"""The commands as a user types them: what they print, return and leave behind."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from click.testing import Result
+
+from cli.conftest import Blin
+
+
+def value_of(result: Result) -> Any:
+    assert result.exit_code == 0, result.stderr
+    return json.loads(result.stdout)
+
+
+def test_preprocess_says_what_it_understood(blin: Blin) -> None:
+    result = blin("preprocess", "shop.csv", "--name", "again")
+    assert result.exit_code == 0
+    for line in (
+        r"format +table, fields separated by \",\", with a header",
+        r"columns +user customer, item product, time bought_at",
+        r"times +2024-\d\d-\d\dT.* to .*, in s",
+        r"5-core +users +items +interactions",
+        r"as read +300 ",
+        r"round 1 ",
+        r"dataset +data/again",
+        r"density +\d+\.\d+%",
+        r"peak memory +\d+\.\d [MG]B",
+    ):
+        assert re.search(f"^{line}", result.stdout, re.MULTILINE), line
+    assert "blin train --dataset again" in result.stderr
+
+
+def test_preprocess_json(blin: Blin) -> None:
+    report = value_of(blin("preprocess", "shop.csv", "--name", "again", "--json"))
+    assert report["dataset"] == "again"
+    assert report["k_core_rounds"][-1] == {
+        key: report[key] for key in ("users", "items", "interactions")
+    }
+    assert report["rows_read"] == report["k_core_rounds"][0]["interactions"]
+    assert report["fingerprint"].startswith("sha256:")
+    assert report["seconds"] > 0 and report["peak_memory_bytes"] > 0
+    assert not report["reused"]
+    assert value_of(blin("preprocess", "shop.csv", "--name", "again", "--json"))["reused"]
+
+
+def test_preprocess_of_a_log_with_odd_columns_and_several_parts(blin: Blin) -> None:
+    first = "Käufer|Wann|Was\n" + "".join(f"k{n}|{n}|Tee {n % 2}\n" for n in range(1, 9))
+    Path("a.txt").write_text(first, encoding="utf-8")
+    Path("b.txt").write_text(first.replace("Tee", "Brot"), encoding="utf-8")
+    columns = ("--user-column", "Käufer", "--item-column", "Was", "--time-column", "Wann")
+    report = value_of(
+        blin("preprocess", "a.txt", "b.txt", "--min-interactions", 1, *columns, "--json")
+    )
+    assert (report["users"], report["items"], report["interactions"]) == (8, 4, 16)
+
+
+def test_skipped_rows_are_counted_and_shown(blin: Blin) -> None:
+    rows = Path("shop.csv").read_text().splitlines()
+    rows[2] = "nonsense"
+    Path("shop.csv").write_text("\n".join(rows) + "\n")
+    result = blin("preprocess", "shop.csv", "--on-bad-row", "skip")
+    assert result.exit_code == 0
+    assert "warning: skipped: shop.csv:3: expected 3 fields" in result.stderr
+    assert re.search(r"^rows +[\d,]+, 1 unreadable$", result.stdout, re.MULTILINE)
+
+
+def test_train_prints_a_line_per_epoch_and_ends_with_the_test_metrics(blin: Blin) -> None:
+    result = blin("train", "--dataset", "shop", "--dim", 8, "--epochs", 2, "--lambda", 0.5)
+    assert result.exit_code == 0, result.stderr
+    lines = result.stderr.splitlines()
+    assert sum(line.startswith("epoch ") for line in lines) == 2
+    assert re.fullmatch(
+        r"epoch 1/2  sequence \d\.\d{3}  kl \d\.\d{3}  [\d,]+ users/s  "
+        r"valid NDCG@10 0\.\d{4} \(best\)  \d+\.\d s",
+        next(line for line in lines if line.startswith("epoch 1/2")),
+    )
+    assert re.search(r"^NDCG@10 +0\.\d{4}$", result.stdout, re.MULTILINE)
+    assert "blin evaluate --k 10 20" in result.stderr
+
+
+def test_train_json(blin: Blin) -> None:
+    told = value_of(blin("train", "--dataset", "shop", "--dim", 8, "--epochs", 1, "--json"))
+    assert told.keys() == {"run", "epochs", "best_epoch", "seconds", "metrics"}
+    assert (told["epochs"], told["best_epoch"]) == (1, 1)
+    assert {"HR@10", "NDCG@10", "HR@20", "NDCG@20"} <= told["metrics"].keys()
+    assert Path(told["run"], "model", "model.safetensors").is_file()
+
+
+def test_settings_come_from_the_file_then_the_options_then_set(blin: Blin) -> None:
+    Path("my.toml").write_text("dim = 8\ndropout = 0.1\nmax_len = 10\nepochs = 1\n")
+    told = value_of(
+        blin(
+            *("train", "--dataset", "shop", "--config", "my.toml", "--max-len", 20),
+            *("--set", "dropout=0.2", "--set", "activation=gelu", "--json"),
+        )
+    )
+    config = Path(told["run"], "config.toml").read_text()
+    for line in ("dim = 8", "max_len = 20", "dropout = 0.2", 'activation = "gelu"'):
+        assert line in config
+    again = blin("train", "--dataset", "shop", "--config", Path(told["run"], "config.toml"))
+    assert again.exit_code == 0, again.stderr
+
+
+def test_a_finished_run_can_be_trained_for_longer(blin: Blin) -> None:
+    result = blin("train", "--resume", "latest", "--epochs", 3)
+    assert result.exit_code == 0, result.stderr
+    assert "epoch 3/3" in result.stderr and "epoch 2/3" not in result.stderr
+
+
+@pytest.mark.parametrize("k", [("10", "20"), ("10,20",), ("10", "--k", "20")])
+def test_evaluate_takes_k_in_every_spelling(blin: Blin, k: tuple[str, ...]) -> None:
+    told = value_of(blin("evaluate", "--json", "--k", *k))
+    assert told.keys() == {"run", "metrics", "protocol"}
+    assert told["metrics"].keys() == {"HR@10", "HR@20", "NDCG@10", "NDCG@20", "MRR"}
+    assert all(0 <= value <= 1 for value in told["metrics"].values())
+    assert told["protocol"]["ranking"] == "full"
+
+
+def test_sampled_metrics_have_names_of_their_own(blin: Blin) -> None:
+    metrics = value_of(blin("evaluate", "--negatives", 50, "--json"))["metrics"]
+    assert all(name.endswith("[uniform-50]") for name in metrics)
+
+
+def test_evaluate_prints_a_table(blin: Blin) -> None:
+    result = blin("evaluate", "--k", 5, "--split", "valid")
+    assert re.search(r"^metric +valid\nHR@5 +\d\.\d{4}\n", result.stdout, re.MULTILINE)
+
+
+def test_recommend_to_users(blin: Blin) -> None:
+    users = pq.read_table("data/shop/users.parquet")["id"].to_pylist()[:2]
+    rows = value_of(blin("recommend", "--user", users[0], "--user", users[1], "--k", 3, "--json"))
+    assert [row["user_id"] for row in rows] == [users[0]] * 3 + [users[1]] * 3
+    assert [row["rank"] for row in rows] == [1, 2, 3] * 2
+    assert rows[0].keys() == {"user_id", "item_id", "score", "rank"}
+    assert all(row["item_id"].startswith("sku-") for row in rows)
+
+
+def test_recommend_to_a_history_names_what_it_does_not_know(blin: Blin) -> None:
+    items = pq.read_table("data/shop/items.parquet")["id"].to_pylist()
+    result = blin("recommend", "--history", f"{items[0]},nonsense,{items[1]}", "--k", 5, "--json")
+    recommended = [row["item_id"] for row in value_of(result)]
+    assert len(recommended) == 5 and not {items[0], items[1]} & set(recommended)
+    assert result.stderr == (
+        "warning: 1 item is unknown to the model and left out of the history: nonsense\n"
+    )
+    as_json = blin("recommend", "--history", json.dumps(items[:2]), "--k", 5, "--json")
+    assert value_of(as_json) == value_of(result)
+
+
+def test_seen_items_come_back_only_when_asked_for(blin: Blin) -> None:
+    items = pq.read_table("data/shop/items.parquet")["id"].to_pylist()
+    asked = ("recommend", "--history", items[0], "--k", len(items), "--json")
+    assert len(value_of(blin(*asked))) == len(items) - 1
+    assert len(value_of(blin(*asked, "--include-seen"))) == len(items)
+
+
+def test_recommend_to_all_writes_a_file(blin: Blin) -> None:
+    num_users = pq.read_table("data/shop/users.parquet").num_rows
+    assert value_of(blin("recommend", "--all", "--k", 4, "--out", "recs.parquet", "--json")) == {
+        "out": "recs.parquet",
+        "rows": 4 * num_users,
+    }
+    assert blin("recommend", "--all", "--k", 4, "--out", "recs.csv").exit_code == 0
+    table = pq.read_table("recs.parquet")
+    assert table.column_names == ["user_id", "item_id", "score", "rank"]
+    with Path("recs.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["item_id"] for row in rows] == table["item_id"].to_pylist()
+
+
+def test_datasets_lists_what_is_there_and_what_could_be(blin: Blin) -> None:
+    told = value_of(blin("datasets", "--json"))
+    assert told["prepared"] == ["shop"]
+    assert {"ml-1m", "beauty", "sports", "yelp"} <= {entry["name"] for entry in told["catalogue"]}
+    assert re.search(r"^shop +yes ", blin("datasets").stdout, re.MULTILINE)
+
+
+def test_directories_come_from_options_or_the_environment(
+    blin: Blin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("data").rename("elsewhere")
+    Path("runs").rename("others")
+    assert blin("evaluate", "--runs-dir", "others").exit_code == 0, "the run knows its dataset"
+    assert blin("evaluate").exit_code == 4
+    monkeypatch.setenv("BLIN_DATA_DIR", "elsewhere")
+    monkeypatch.setenv("BLIN_RUNS_DIR", "others")
+    assert blin("evaluate").exit_code == 0
+    assert value_of(blin("datasets", "--json"))["prepared"] == ["shop"]
+
+
+def test_quiet_leaves_only_the_results(blin: Blin) -> None:
+    result = blin("train", "--dataset", "shop", "--dim", 8, "--epochs", 1, "-q")
+    assert result.stderr == ""
+    assert "NDCG@10" in result.stdout
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Makes stdout and stderr look like a terminal of 80 columns to rich."""
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("TERM", "xterm-256color")
+
+
+@pytest.mark.usefixtures("terminal")
+def test_on_a_terminal_training_moves_a_bar(blin: Blin) -> None:
+    train = ("train", "--dataset", "shop", "--dim", 8, "--epochs", 2)
+    result = blin(*train)
+    assert result.exit_code == 0, result.stderr
+    bars = [line for line in re.split(r"[\r\n]", result.stderr) if "━" in line]
+    assert not any("…" in bar for bar in bars), "cut short"
+    for part in ("epoch 2/2", "sequence ", "kl ", " users/s", "NDCG@10 0."):
+        assert part in bars[-1]
+    assert "━" not in blin(*train, "--no-progress").stderr
+    assert blin(*train, "--quiet").stderr == ""
+
+
+@pytest.mark.usefixtures("terminal")
+def test_no_color_is_obeyed(blin: Blin, monkeypatch: pytest.MonkeyPatch) -> None:
+    coloured = re.compile(r"\x1b\[[\d;]*3[0-7]m")
+    wrong = ("evaluate", "--run", "nowhere")
+    progress = ("preprocess", "shop.csv", "--name", "again")
+    assert coloured.search(blin(*progress).stderr)
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert not coloured.search(blin(*progress, "--min-interactions", 4).stderr)
+    assert not coloured.search(blin(*wrong).stderr)
+
+
+def test_version(blin: Blin) -> None:
+    assert re.fullmatch(r"blin \d+\.\d+\.\d+\n", blin("--version").stdout)

@@ -1,0 +1,139 @@
+"""Failures: one line on stderr, a documented exit code, a traceback only for those who ask."""
+
+import errno
+import subprocess
+import sys
+
+import click
+import pytest
+from click.testing import CliRunner, Result
+
+from blin.cli import main, options
+from blin.cli.failures import ReportingGroup
+from blin.cli.output import Output
+from blin.errors import BlinError, CheckpointError, ConfigError, DataError, Terminated
+
+
+def run_raising(error: BaseException, *arguments: str) -> Result:
+    @click.group(cls=ReportingGroup)
+    def group() -> None: ...
+
+    @group.command()
+    @options.output
+    def fail(output: Output) -> None:
+        raise error
+
+    return CliRunner().invoke(group, ["fail", *arguments], prog_name="blin")
+
+
+class OutOfMemoryError(RuntimeError):
+    """Stands for torch's."""
+
+
+class SafetensorError(Exception):
+    """Stands for that of safetensors."""
+
+
+@pytest.mark.parametrize(
+    "error, code, line",
+    [
+        (BlinError("no way"), 1, "error: no way"),
+        (ConfigError("no such key"), 2, "error: no such key"),
+        (DataError("log.csv:3: expected"), 3, "error: log.csv:3: expected"),
+        (CheckpointError("damaged"), 4, "error: damaged"),
+        (OSError(errno.ENOSPC, "No space left", "a/b"), 1, "error: a/b: No space left"),
+        (PermissionError(errno.EACCES, "Denied", "a"), 1, "error: a: Denied"),
+        (OSError("odd"), 1, "error: odd"),
+        (MemoryError(), 1, "error: out of memory"),
+        (OutOfMemoryError("CUDA"), 1, "error: out of memory on the device"),
+        (SafetensorError("I/O error"), 1, "error: weights not written: I/O error"),
+        (KeyboardInterrupt(), 130, "interrupted"),
+        (KeyboardInterrupt("interrupted; go on with x"), 130, "interrupted; go on with x"),
+        (Terminated("terminated"), 143, "terminated"),
+        (ValueError("two\nlines"), 1, "error: ValueError: two lines (this is a bug"),
+    ],
+)
+def test_each_failure_is_one_line_and_a_code(error: BaseException, code: int, line: str) -> None:
+    result = run_raising(error)
+    assert result.exit_code == code
+    assert result.stdout == ""
+    assert result.stderr.startswith(line) and result.stderr.count("\n") == 1
+
+
+def test_a_traceback_is_shown_to_those_who_ask(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "Traceback" not in run_raising(DataError("bad"), "-v").stderr
+    assert "Traceback" in run_raising(DataError("bad"), "-v", "-v").stderr
+    monkeypatch.setenv("BLIN_DEBUG", "1")
+    assert "Traceback" in run_raising(DataError("bad")).stderr
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ("trian", 'no such command "trian"; did you mean "train"? (see blin --help)'),
+        ("zzz", 'no such command "zzz"; the commands are preprocess, train, evaluate, recommend'),
+        ("train --lamda 2", 'no such option "--lamda"; did you mean "--lambda"?'),
+        ("evaluate --nagatives 5", 'no such option "--nagatives"; did you mean "--negatives"?'),
+        ("preprocess raw.csv --nmae x", 'no such option "--nmae"; did you mean "--name"?'),
+        ("--vresion", 'no such option "--vresion"; did you mean "--version"? (see blin --help)'),
+        ("preprocess", "Missing argument 'LOG...' (see blin preprocess --help)"),
+        ("train", "give either --dataset NAME or --resume RUN"),
+        ("train --dataset x --set dim", '--set: expected KEY=VALUE, found "dim"'),
+        ("train --dataset x --epochs many", "Invalid value for '--epochs'"),
+        ("recommend", "give one of --user ID, --history ID,ID,... and --all"),
+        ("recommend --user a --history b", "give one of --user ID, --history"),
+        ("recommend --all", "--all needs --out FILE.parquet or --out FILE.csv"),
+        ("recommend --all --out recs.xlsx", "--out: expected a .parquet or .csv file"),
+        ("evaluate --k", "Option '--k' requires an argument"),
+    ],
+)
+def test_wrong_usage_is_one_line_and_code_2(arguments: str, message: str) -> None:
+    result = CliRunner().invoke(main, arguments.split(), prog_name="blin")
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    assert result.stderr.startswith(f"error: {message}") and result.stderr.count("\n") == 1
+
+
+def python(code: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+@pytest.mark.parametrize("arguments", [[], ["--help"], ["train", "--help"], ["datasets", "--json"]])
+def test_what_needs_no_torch_does_not_import_it(arguments: list[str]) -> None:
+    done = python(
+        "import sys\n"
+        "from blin.cli import main\n"
+        f"try: main({arguments!r})\n"
+        "except SystemExit: pass\n"
+        "heavy = {'torch', 'numpy', 'pyarrow', 'blin._core'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no such signals on Windows")
+@pytest.mark.parametrize("signal, code", [("SIGINT", 130), ("SIGTERM", 143)])
+def test_a_signal_ends_a_command_with_its_code(signal: str, code: int) -> None:
+    done = python(
+        "import os, signal, sys, time\n"
+        "from blin.cli import main\n"
+        "def wait(data_dir):\n"
+        f"    os.kill(os.getpid(), signal.{signal})\n"
+        "    time.sleep(30)\n"
+        "sys.modules['blin.cli.datasets'].prepared_names = wait\n"
+        "main(['datasets'])\n"
+    )
+    assert done.returncode == code
+    assert done.stderr.count("\n") == 1 and "Traceback" not in done.stderr
+
+
+def test_a_reader_that_leaves_is_no_reason_to_complain() -> None:
+    command = "from blin.cli import main; main(['datasets', '--json'])"
+    with subprocess.Popen(
+        [sys.executable, "-c", command], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None and process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b""

@@ -1,0 +1,46 @@
+"""What README.md shows works as shown."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from blin.cli import main
+
+README = Path(__file__).parent.parent / "README.md"
+
+
+@pytest.fixture
+def raw_csv(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A log as the examples name it: users u0, u1, ..., each walking through items i0 to i19."""
+    rows = [f"u{user},i{(user + step) % 20},{step}" for user in range(40) for step in range(8)]
+    (tmp_path / "raw.csv").write_text("user,item,time\n" + "\n".join(rows) + "\n")
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.usefixtures("raw_csv")
+def test_the_python_example_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    (example,) = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+    exec(example.replace("dim=64", "dim=16, epochs=3"), {})
+    assert "'item_id': 'i" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("raw_csv")
+def test_the_commands_run_in_their_order() -> None:
+    commands = re.findall(r"^    blin (.*)$", README.read_text(encoding="utf-8"), re.MULTILINE)
+    chain = [command for command in commands if "ml-1m" not in command]
+    assert [command.split()[0] for command in chain] == [
+        "preprocess",
+        "train",
+        "evaluate",
+        "recommend",
+    ]
+    for command in chain:
+        few_epochs = ["--epochs", "2"] if command.startswith("train") else []
+        with pytest.raises(SystemExit) as left:
+            main([*command.split(), *few_epochs])
+        assert not left.value.code
+
+
+def test_nobody_is_told_to_install_another_package() -> None:
+    assert "pip install blin" not in README.read_text(encoding="utf-8")
