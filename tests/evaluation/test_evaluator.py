@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -110,6 +113,23 @@ def test_sampled_ranks_are_among_the_drawn_and_have_their_own_name(small_dataset
     assert sampled.ranks.tolist() == again.ranks.tolist() != other.ranks.tolist()
     full = evaluate(model, small_dataset, k=[5])
     assert sampled.metrics["HR@5[uniform-10]"] > full.metrics["HR@5"]
+
+
+def test_an_evaluation_is_kept_under_the_name_of_its_protocol(
+    small_dataset: Dataset, tmp_path: Path
+) -> None:
+    model = random_model(small_dataset, levels=1000)
+    first = evaluate(model, small_dataset, k=[5])
+    assert first.save(tmp_path / "eval").name == "test.json"
+    (tmp_path / "eval" / "valid.json").write_text("{")
+    assert (
+        evaluate(model, small_dataset, split="valid").save(tmp_path / "eval").name == "valid.json"
+    )
+    sampled = evaluate(model, small_dataset, negatives=10, seed=3)
+    assert sampled.save(tmp_path / "eval").name == "test-uniform-10-s3.json"
+    second = evaluate(model, small_dataset, k=[7])
+    kept = json.loads(second.save(tmp_path / "eval").read_text())
+    assert kept == {"protocol": first.protocol, "metrics": {**first.metrics, **second.metrics}}
 
 
 @given(ranks=st.lists(st.integers(1, 60), min_size=1), k=st.integers(1, 50))

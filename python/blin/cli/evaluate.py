@@ -68,6 +68,7 @@ def evaluate(
             seed=seed,
             on_progress=advance,
         )
+    evaluation.save(found.path / "eval")
     output.result(
         {"run": str(found.path), "metrics": evaluation.metrics, "protocol": evaluation.protocol}
     )

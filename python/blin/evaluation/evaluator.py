@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -14,6 +17,7 @@ from blin.data.dataset import SPLITS, Dataset
 from blin.errors import ConfigError, DataError
 from blin.evaluation.metrics import metrics_of
 from blin.evaluation.ranking import Progress, full_ranks, sampled_ranks
+from blin.files import replacing
 from blin.models import Scorer
 
 
@@ -35,6 +39,26 @@ class Evaluation:
     ranks: NDArray[np.int64]
     users: int
     seconds: float
+
+    def save(self, directory: Path) -> Path:
+        """Writes metrics and protocol as JSON and returns the file, named after the protocol.
+
+        Metrics that an earlier evaluation by the same protocol left there (of other k) are kept.
+        """
+        name = str(self.protocol["split"])
+        if self.protocol["ranking"] != "full":
+            name += f"-{self.protocol['ranking']}-s{self.protocol['seed']}"
+        path = directory / f"{name}.json"
+        metrics = self.metrics
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            before = json.loads(path.read_text(encoding="utf-8"))
+            if before["protocol"] == self.protocol:
+                metrics = {**before["metrics"], **metrics}
+        record = {"protocol": self.protocol, "metrics": metrics}
+        directory.mkdir(exist_ok=True)
+        with replacing(path) as temporary:
+            temporary.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        return path
 
 
 def evaluate(

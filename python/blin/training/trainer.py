@@ -365,9 +365,7 @@ class _Trainer:
         best = TrainedModel.load(self.run / "model", device=self.device)
         evaluation = evaluate(best, self.dataset, k=(10, 20), split="test")
         progress = self.progress
-        record = {"metrics": evaluation.metrics, "protocol": evaluation.protocol}
-        with replacing(self.run / "eval" / "test.json") as temporary:
-            temporary.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        evaluation.save(self.run / "eval")
         return RunResult(
             run=self.run,
             epochs=progress.epoch,
