@@ -9,9 +9,8 @@ from numpy.typing import NDArray
 
 __all__ = [
     "Batcher",
+    "NegativeSampler",
     "fill_histories",
-    "fill_ranking_negatives",
-    "fill_shared_negatives",
     "inspect_log",
     "read_log",
     "shuffle_users",
@@ -93,18 +92,23 @@ def fill_histories(
 def shuffle_users(users: NDArray[np.uint32], seed: int, epoch: int) -> None:
     """Puts users, in place, into the order of an epoch."""
 
-def fill_shared_negatives(
-    out: NDArray[np.int64], num_items: int, seed: int, epoch: int, step: int
-) -> None:
-    """Fills an array with the negatives that a training batch shares."""
+@final
+class NegativeSampler:
+    """Draws wrong items: uniformly, or in proportion to counts."""
 
-def fill_ranking_negatives(
-    history_items: NDArray[np.uint32],
-    starts: NDArray[np.int64],
-    ends: NDArray[np.int64],
-    users: NDArray[np.uint32],
-    num_items: int,
-    seed: int,
-    out: NDArray[np.int64],
-) -> None:
-    """Fills one row a user with distinct items from outside the user's whole history."""
+    def __new__(
+        cls, num_items: int, *, counts: NDArray[np.int64] | None = None
+    ) -> NegativeSampler: ...
+    def fill_shared(self, out: NDArray[np.int64], seed: int, epoch: int, step: int) -> None:
+        """Fills an array with the negatives that a training batch shares."""
+
+    def fill_outside_history(
+        self,
+        history_items: NDArray[np.uint32],
+        starts: NDArray[np.int64],
+        ends: NDArray[np.int64],
+        users: NDArray[np.uint32],
+        seed: int,
+        out: NDArray[np.int64],
+    ) -> None:
+        """Fills one row a user with distinct items from outside the user's whole history."""

@@ -19,12 +19,14 @@ class BatchSpec:
         positions: what ``View.positions`` count: ``absolute`` or ``per-copy``.
         views: how many views of each user to learn from.
         num_negatives: how many negatives the batch shares.
+        sampling: how they are drawn: ``uniform``, or in proportion to ``popularity``.
     """
 
     max_len: int
     positions: str
     views: int
     num_negatives: int
+    sampling: str = "uniform"
 
 
 @dataclass(frozen=True)
@@ -68,11 +70,13 @@ class Batch:
         views: one view to score, one or more to learn from.
         negatives: (K,), items that the whole batch takes for wrong ones; empty when the loss
             draws none.
+        log_q: (K,), the logarithm of how often each negative is expected among K draws.
     """
 
     users: Tensor
     views: tuple[View, ...]
     negatives: Tensor
+    log_q: Tensor
 
     def to(self, where: device) -> Batch:
         """Returns the batch on another device."""
@@ -81,6 +85,7 @@ class Batch:
             users=self.users.to(where, non_blocking=True),
             views=tuple(view.to(where) for view in self.views),
             negatives=self.negatives.to(where, non_blocking=True),
+            log_q=self.log_q.to(where, non_blocking=True),
         )
 
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from blin.batch import Batch, BatchSpec
 from blin.config import build
 from blin.data.dataset import Dataset, load_dataset
-from blin.errors import CheckpointError, ConfigError, DataError
+from blin.errors import BlinError, CheckpointError, ConfigError, DataError
 from blin.files import replacing
 from blin.models import MODELS
 from blin.vocabulary import Vocabulary
@@ -100,9 +100,7 @@ class TrainedModel:
 
     def save_weights(self, path: Path) -> None:
         """Writes the weights into the model directory."""
-        weights = {name: tensor.cpu() for name, tensor in self.module.state_dict().items()}
-        with replacing(path / "model.safetensors") as temporary:
-            save_file(weights, temporary)
+        write_tensors(path / "model.safetensors", self.module.state_dict())
 
     @classmethod
     def load(cls, path: Path, *, device: torch.device | str = "cpu") -> TrainedModel:
@@ -262,6 +260,23 @@ def read_tensors(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     except (OSError, SafetensorError) as cause:
         reason = str(cause).splitlines()[0]
         raise CheckpointError(f"{file}: expected a safetensors file, found: {reason}") from cause
+
+
+def write_tensors(
+    file: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None
+) -> None:
+    """Writes a safetensors file.
+
+    Raises:
+        BlinError: It cannot be written, for example because the disk is full.
+    """
+    owned = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    try:
+        with replacing(file) as temporary:
+            save_file(owned, temporary, metadata)
+    except (OSError, SafetensorError) as cause:
+        reason = str(cause).splitlines()[0]
+        raise BlinError(f"{file}: not written: {reason}") from cause
 
 
 def _check_shapes(file: Path, module: nn.Module, tensors: Mapping[str, Tensor]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any, NamedTuple
 
 import torch
@@ -29,7 +28,7 @@ def softmax_loss(
     targets: Tensor,
     *,
     negatives: Tensor | None = None,
-    log_q: bool = False,
+    log_q: Tensor | None = None,
     cross_entropy_weight: float = 1.0,
     kl_weight: float = 0.0,
 ) -> SoftmaxLoss:
@@ -51,9 +50,9 @@ def softmax_loss(
         states: (S, T, D), one view (S = 1) or two (S = 2) of the same T targets.
         table: (V + 1, D), the item embeddings; row 0 is padding and never a candidate.
         targets: (T,), the right items.
-        negatives: (K,), drawn uniformly from 1…V; None for the whole catalogue.
-        log_q: with negatives, raise each by log((V - 1) / K), so that the denominator estimates
-            that of the whole catalogue.
+        negatives: (K,), drawn from 1…V; None for the whole catalogue.
+        log_q: (K,), the logarithm of how often each negative is expected among K draws; it is
+            taken off the scores, so that the denominator estimates that of the whole catalogue.
         cross_entropy_weight: weight of CE in the total.
         kl_weight: weight of KL in the total; must be 0 with one view.
 
@@ -64,12 +63,9 @@ def softmax_loss(
         raise ValueError(
             f"expected two views, or one and kl_weight 0, got {states.shape[0]} and {kl_weight}"
         )
-    shift = 0.0
-    if negatives is not None and log_q:
-        shift = math.log((table.shape[0] - 2) / negatives.numel())
     with torch.autocast(device_type=states.device.type, enabled=False):
         total, cross_entropy, divergence = _SoftmaxLoss.apply(
-            states, table, targets, negatives, shift, cross_entropy_weight, kl_weight
+            states, table, targets, negatives, log_q, cross_entropy_weight, kl_weight
         )
     return SoftmaxLoss(total, cross_entropy, divergence)
 
@@ -84,7 +80,7 @@ class _SoftmaxLoss(torch.autograd.Function):
         table: Tensor,
         targets: Tensor,
         negatives: Tensor | None,
-        shift: float,
+        log_q: Tensor | None,
         weight: float,
         kl_weight: float,
     ) -> tuple[Tensor, Tensor, Tensor]:
@@ -108,8 +104,8 @@ class _SoftmaxLoss(torch.autograd.Function):
                 own = [(source[view, part] * positives[part]).sum(-1) for view in range(views)]
                 hit = label.unsqueeze(-1) == negatives
                 for score in scores:
-                    if shift:
-                        score += shift
+                    if log_q is not None:
+                        score -= log_q
                     score.masked_fill_(hit, MASKED)
             grads, own_grads = _chunk(scores, own, label - 1, weight, kl_weight, sums)
             for view in range(views):

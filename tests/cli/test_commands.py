@@ -213,7 +213,8 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("terminal")
 def test_on_a_terminal_training_moves_a_bar(blin: Blin) -> None:
     train = ("train", "--dataset", "shop", "--dim", 8, "--epochs", 2)
-    result = blin(*train)
+    result = blin(*train, "--verbose")
+    assert "  dim = 8\n" in result.stderr
     assert result.exit_code == 0, result.stderr
     bars = [line for line in re.split(r"[\r\n]", result.stderr) if "━" in line]
     assert not any("…" in bar for bar in bars), "cut short"

@@ -30,10 +30,6 @@ class OutOfMemoryError(RuntimeError):
     """Stands for torch's."""
 
 
-class SafetensorError(Exception):
-    """Stands for that of safetensors."""
-
-
 @pytest.mark.parametrize(
     "error, code, line",
     [
@@ -46,7 +42,6 @@ class SafetensorError(Exception):
         (OSError("odd"), 1, "error: odd"),
         (MemoryError(), 1, "error: out of memory"),
         (OutOfMemoryError("CUDA"), 1, "error: out of memory on the device"),
-        (SafetensorError("I/O error"), 1, "error: weights not written: I/O error"),
         (KeyboardInterrupt(), 130, "interrupted"),
         (KeyboardInterrupt("interrupted; go on with x"), 130, "interrupted; go on with x"),
         (Terminated("terminated"), 143, "terminated"),
@@ -78,6 +73,7 @@ def test_a_traceback_is_shown_to_those_who_ask(monkeypatch: pytest.MonkeyPatch) 
         ("--vresion", 'no such option "--vresion"; did you mean "--version"? (see blin --help)'),
         ("preprocess", "Missing argument 'LOG...' (see blin preprocess --help)"),
         ("train", "give either --dataset NAME or --resume RUN"),
+        ("train --resume x --model blin", "a resumed run keeps its model: leave out --model"),
         ("train --dataset x --set dim", '--set: expected KEY=VALUE, found "dim"'),
         ("train --dataset x --epochs many", "Invalid value for '--epochs'"),
         ("recommend", "give one of --user ID, --history ID,ID,... and --all"),

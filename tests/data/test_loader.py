@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from dataclasses import astuple
 
 import numpy as np
@@ -9,9 +12,8 @@ from hypothesis import strategies as st
 
 from blin._core import (
     Batcher,
+    NegativeSampler,
     fill_histories,
-    fill_ranking_negatives,
-    fill_shared_negatives,
     shuffle_users,
 )
 from blin.batch import BatchSpec
@@ -93,23 +95,55 @@ def test_the_shuffle_is_that_of_the_description() -> None:
     assert users.tolist() == reference.shuffled(list(range(50)), 2**40 + 3, 7)
 
 
-def test_shared_negatives_are_those_of_the_description() -> None:
+@pytest.mark.parametrize("counts", [None, [3, 0, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5]])
+def test_shared_negatives_are_those_of_the_description(counts: list[int] | None) -> None:
+    sampler = NegativeSampler(12, counts=None if counts is None else np.array(counts))
     drawn = np.empty(100, dtype=np.int64)
-    fill_shared_negatives(drawn, 12, 5, 3, 9)
+    sampler.fill_shared(drawn, 5, 3, 9)
     stream = reference.Stream(5, reference.TRAINING_NEGATIVES, 3, 9)
-    assert drawn.tolist() == [1 + stream.below(12) for _ in range(100)]
+    urn = [item for item, count in enumerate(counts or [1] * 12, start=1) for _ in range(count)]
+    assert drawn.tolist() == [urn[stream.below(len(urn))] for _ in range(100)]
 
 
-def test_ranking_negatives_are_distinct_and_outside_the_history() -> None:
+@pytest.mark.parametrize("counts", [None, [3, 0, 1, 4, 1, 5, 9, 2, 6]])
+def test_ranking_negatives_are_those_of_the_description(counts: list[int] | None) -> None:
+    histories = [[1, 8, 3, 3], [4, 5], [9]]
+    items, starts, ends = flat(histories)
+    users = np.array([0, 7, 2], dtype=np.uint32)
+    sampler = NegativeSampler(9, counts=None if counts is None else np.array(counts))
+    drawn = np.empty((3, 5), dtype=np.int64)
+    sampler.fill_outside_history(items, starts, ends, users, 11, drawn)
+    urn = [item for item, count in enumerate(counts or [1] * 9, start=1) for _ in range(count)]
+    for row, user, history in zip(drawn.tolist(), users.tolist(), histories, strict=True):
+        stream = reference.Stream(11, reference.RANKING_NEGATIVES, 0, user)
+        taken = set(history)
+        expected = []
+        while len(expected) < 5:
+            item = urn[stream.below(len(urn))]
+            if item not in taken:
+                taken.add(item)
+                expected.append(item)
+        assert row == expected
+
+
+@pytest.mark.parametrize(("counts", "left"), [(None, 6), ([1, 1, 0, 0, 1, 1, 1, 1, 1], 5)])
+def test_too_many_ranking_negatives_are_refused(counts: list[int] | None, left: int) -> None:
     items, starts, ends = flat([[1, 2, 3, 3], [4, 5]])
-    drawn = np.empty((2, 6), dtype=np.int64)
     users = np.array([0, 1], dtype=np.uint32)
-    fill_ranking_negatives(items, starts, ends, users, 9, 1, drawn)
-    assert sorted(drawn[0].tolist()) == [4, 5, 6, 7, 8, 9]
-    assert len(set(drawn[1].tolist())) == 6
-    assert not {4, 5} & set(drawn[1].tolist())
-    with pytest.raises(ConfigError, match="at most 6, the items that user 0 has never touched"):
-        fill_ranking_negatives(items, starts, ends, users, 9, 1, np.empty((2, 7), dtype=np.int64))
+    sampler = NegativeSampler(9, counts=None if counts is None else np.array(counts))
+    drawn = np.empty((2, left), dtype=np.int64)
+    sampler.fill_outside_history(items[:4], starts[:1], ends[:1], users[:1], 1, drawn[:1])
+    assert len(set(drawn[0].tolist()) - {1, 2, 3}) == left
+    with pytest.raises(ConfigError, match=f"at most {left}, the items left to draw for user 0"):
+        sampler.fill_outside_history(
+            items, starts, ends, users, 1, np.empty((2, left + 1), dtype=np.int64)
+        )
+
+
+@pytest.mark.parametrize("counts", [[0, 0], [-1, 2], [2**32]])
+def test_counts_that_nothing_can_be_drawn_from_are_refused(counts: list[int]) -> None:
+    with pytest.raises(ConfigError, match="counts: expected a sum between"):
+        NegativeSampler(2, counts=np.array(counts))
 
 
 @pytest.mark.parametrize("mode", ["absolute", "per-copy"])
@@ -151,6 +185,81 @@ def test_an_epoch_entered_in_the_middle_goes_on_the_same(small_dataset: Dataset)
         assert one.users.equal(other.users)
         assert one.negatives.equal(other.negatives)
         assert one.views[1].items.equal(other.views[1].items)
+
+
+@pytest.mark.parametrize("world_size", [2, 3, 7])
+def test_ranks_together_see_every_user_once(small_dataset: Dataset, world_size: int) -> None:
+    loaders = [
+        TrainingLoader(
+            small_dataset,
+            spec(),
+            RANDOM,
+            batch_size=7,
+            seed=1,
+            rank=rank,
+            world_size=world_size,
+        )
+        for rank in range(world_size)
+    ]
+    epochs = [list(loader.epoch(2)) for loader in loaders]
+    assert len({len(batches) for batches in epochs}) == 1
+    seen = [int(user) for batches in epochs for batch in batches for user in batch.users]
+    assert sorted(seen) == list(range(small_dataset.num_users))
+    # The ranks' batches of a step are the batch of a single process that takes as many users.
+    single = TrainingLoader(small_dataset, spec(), RANDOM, batch_size=7 * world_size, seed=1)
+    for step, batch in enumerate(single.epoch(2)):
+        together = [int(user) for batches in epochs for user in batches[step].users]
+        assert sorted(together) == sorted(batch.users.tolist())
+
+
+@pytest.mark.parametrize("depth", [0, 1, 9])
+def test_the_depth_of_the_prefetch_changes_nothing(
+    small_dataset: Dataset, depth: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loader = TrainingLoader(small_dataset, spec(), RANDOM, batch_size=7, seed=1)
+    expected = [batch.views[0].items.tolist() for batch in loader.epoch(1)]
+    monkeypatch.setattr("blin.data.loader.PREFETCH", depth)
+    assert [batch.views[0].items.tolist() for batch in loader.epoch(1)] == expected
+
+
+def test_the_number_of_threads_changes_nothing() -> None:
+    code = """
+import hashlib, numpy as np
+from blin._core import Batcher
+ends = np.cumsum(np.arange(2, 1002) % 40 + 2)
+starts = np.concatenate([[0], ends[:-1]])
+items = (np.arange(ends[-1]) % 500 + 1).astype(np.uint32)
+batcher = Batcher(items, starts, ends, max_len=50, padding="random-repeat", fit="whole",
+                  copies="reset", positions="absolute", pack=True, seed=3)
+arrays = [np.empty((1000, 50), dtype=np.int64) for _ in range(4)]
+newest = np.empty((1000, 50), dtype=np.bool_)
+rows = batcher.fill(np.arange(1000, dtype=np.uint32), 4, 1, *arrays, newest)
+whole = b"".join(array[:rows].tobytes() for array in (*arrays, newest))
+print(rows, hashlib.sha256(whole).hexdigest())
+"""
+    outputs = {
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env={**os.environ, "RAYON_NUM_THREADS": str(threads)},
+            capture_output=True,
+            check=True,
+            text=True,
+        ).stdout
+        for threads in (1, 2, 7)
+    }
+    assert len(outputs) == 1
+
+
+def test_log_q_is_the_expected_number_of_draws(small_dataset: Dataset) -> None:
+    popular = BatchSpec(8, "absolute", views=1, num_negatives=50, sampling="popularity")
+    loader = TrainingLoader(small_dataset, popular, RANDOM, batch_size=7, seed=1)
+    counts = np.zeros(small_dataset.num_items + 1)
+    for user in range(small_dataset.num_users):
+        for item in small_dataset.sequence(user)[: small_dataset.splits[user, 0]]:
+            counts[item] += 1
+    batch = next(iter(loader.epoch(0)))
+    expected = np.log(50 * counts[batch.negatives.numpy()] / counts.sum())
+    np.testing.assert_allclose(batch.log_q.numpy(), expected, rtol=1e-5)
 
 
 def test_targets_are_training_items_only(small_dataset: Dataset) -> None:

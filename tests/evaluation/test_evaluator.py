@@ -111,6 +111,8 @@ def test_sampled_ranks_are_among_the_drawn_and_have_their_own_name(small_dataset
     again = evaluate(model, small_dataset, k=[5], negatives=10, seed=3)
     other = evaluate(model, small_dataset, k=[5], negatives=10, seed=4)
     assert sampled.ranks.tolist() == again.ranks.tolist() != other.ranks.tolist()
+    popular = evaluate(model, small_dataset, k=[5], negatives=10, sampling="popularity")
+    assert set(popular.metrics) >= {"HR@5[popularity-10]"}
     full = evaluate(model, small_dataset, k=[5])
     assert sampled.metrics["HR@5[uniform-10]"] > full.metrics["HR@5"]
 
@@ -154,6 +156,8 @@ def test_wrong_arguments_are_named(small_dataset: Dataset) -> None:
         evaluate(model, small_dataset, k=[0])
     with pytest.raises(ConfigError, match="split: expected one of valid, test, found 'train'"):
         evaluate(model, small_dataset, split="train")
+    with pytest.raises(ConfigError, match="sampling: expected uniform or popularity, found 'x'"):
+        evaluate(model, small_dataset, negatives=3, sampling="x")
     model.num_items = 7
     with pytest.raises(ConfigError, match="expected a dataset of 7 items, found 40"):
         evaluate(model, small_dataset)

@@ -45,7 +45,8 @@ def view(rows: list[list[int]], segments: list[list[int]] | None = None) -> View
 
 def batch(*views: View) -> Batch:
     rows = views[0].items.shape[0]
-    return Batch(torch.arange(rows), views, torch.tensor([1, 5, 5, 9]))
+    negatives = torch.tensor([1, 5, 5, 9])
+    return Batch(torch.arange(rows), views, negatives, log_q=torch.full((4,), -1.1))
 
 
 ROWS = [[0, 0, 3, 1, 4, 1, 5, 9, 2], [1, 2, 3, 4, 5, 6, 7, 8, 9], [0, 0, 0, 0, 0, 0, 0, 0, 7]]

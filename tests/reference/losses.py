@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
@@ -14,20 +12,19 @@ def log_probabilities(
     targets: Tensor,
     negatives: Tensor | None,
     *,
-    log_q: bool = False,
+    log_q: Tensor | None = None,
 ) -> list[list[Tensor]]:
     """One vector of log-probabilities a row and view, the target's entry first."""
     views = []
     for view in states:
         rows = []
         for state, target in zip(view, targets.tolist(), strict=True):
-            if negatives is None:
-                others = [item for item in range(1, table.shape[0]) if item != target]
-                shift = 0.0
-            else:
-                others = [item for item in negatives.tolist() if item != target]
-                shift = math.log((table.shape[0] - 2) / negatives.numel()) if log_q else 0.0
-            scores = [table[target] @ state] + [table[item] @ state + shift for item in others]
+            others = range(1, table.shape[0]) if negatives is None else negatives.tolist()
+            scores = [table[target] @ state]
+            for place, item in enumerate(others):
+                if item != target:
+                    correction = 0 if log_q is None else log_q[place]
+                    scores.append(table[item] @ state - correction)
             stacked = torch.stack(scores)
             rows.append(stacked - torch.logsumexp(stacked, dim=0))
         views.append(rows)
@@ -40,7 +37,7 @@ def softmax_loss(
     targets: Tensor,
     negatives: Tensor | None = None,
     *,
-    log_q: bool = False,
+    log_q: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Sums of cross-entropy and of ½ (KL(p₁‖p₂) + KL(p₂‖p₁))."""
     views = log_probabilities(states, table, targets, negatives, log_q=log_q)

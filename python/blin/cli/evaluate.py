@@ -32,6 +32,13 @@ from blin.cli.output import Output, duration_of
     type=click.IntRange(min=1),
     help="Rank among this many drawn items only, under metric names of their own.",
 )
+@click.option(
+    "--sampling",
+    type=click.Choice(["uniform", "popularity"]),
+    default="uniform",
+    show_default=True,
+    help="How the negatives are drawn.",
+)
 @options.seed
 @options.device
 @options.moved_data_dir
@@ -42,6 +49,7 @@ def evaluate(
     k: tuple[int, ...],
     split: str,
     negatives: int | None,
+    sampling: str,
     seed: int,
     device: str,
     data_dir: Path | None,
@@ -65,6 +73,7 @@ def evaluate(
             k=k,
             split=split,
             negatives=negatives,
+            sampling=sampling,
             seed=seed,
             on_progress=advance,
         )

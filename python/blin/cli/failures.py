@@ -103,11 +103,9 @@ def describe(error: BaseException) -> tuple[str, int]:
         return _os_error(error), 1
     if isinstance(error, MemoryError):
         return "out of memory", 1
-    kind = type(error).__name__  # torch and safetensors are not imported just to fail
+    kind = type(error).__name__  # torch is not imported just to fail
     if kind == "OutOfMemoryError":
         return "out of memory on the device: lower --batch-size or choose another --device", 1
-    if kind == "SafetensorError":
-        return f"weights not written: {error}", 1
     text = " ".join(f"{kind}: {error}".split())
     return f"{text} (this is a bug in blin; BLIN_DEBUG=1 shows the traceback)", 1
 

@@ -146,7 +146,9 @@ def output(command: Function) -> Function:
 
     @click.option("--json", "as_json", is_flag=True, help="Print one JSON value on stdout.")
     @click.option("-q", "--quiet", is_flag=True, help="Print results and errors only.")
-    @click.option("-v", "--verbose", count=True, help="Say more; twice: tracebacks of errors.")
+    @click.option(
+        "-v", "--verbose", count=True, help="Show settings; twice: tracebacks of errors too."
+    )
     @click.option("--no-progress", is_flag=True, help="Show no progress bar.")
     @functools.wraps(command)
     def with_output(

@@ -69,35 +69,32 @@ def recommend(
     from blin.inference import recommend as inference
 
     found = load_run(find_run(runs_dir, run), device=device)
+    tables: Iterable[pa.Table]
     if everybody:
         tables = inference.recommend_all(
             found.model, found.dataset(data_dir=data_dir), k=k, include_seen=include_seen
         )
-        save(tables, out, output)
-        return
-    if users:
-        recommendations = inference.recommend_users(
-            found.model, found.dataset(data_dir=data_dir), users, k=k, include_seen=include_seen
-        )
+    elif users:
+        dataset = found.dataset(data_dir=data_dir)
+        tables = [
+            inference.recommend_users(
+                found.model, dataset, users, k=k, include_seen=include_seen
+            ).table
+        ]
     else:
         recommendations = inference.recommend_histories(
             found.model, parsed, k=k, include_seen=include_seen
         )
         warn_of_unknown(recommendations.unknown_items, parsed, output)
+        tables = [recommendations.table]
     if out is not None:
-        save([recommendations.table], out, output)
+        num_rows = write_tables(tables, out)
+        output.result({"out": str(out), "rows": num_rows})
+        output.note(f"{out}: {num_rows:,} rows")
         return
-    rows = recommendations.rows()
+    rows = [row for table in tables for row in table.to_pylist()]
     output.result(rows)
     show_rows(rows, output)
-
-
-def save(tables: Iterable[pa.Table], path: Path | None, output: Output) -> None:
-    """Writes recommendations to a file and says so."""
-    assert path is not None
-    rows = write_tables(tables, path)
-    output.result({"out": str(path), "rows": rows})
-    output.note(f"{path}: {rows:,} rows")
 
 
 def show_rows(rows: Sequence[Mapping[str, object]], output: Output) -> None:

@@ -14,6 +14,7 @@ from blin.cli import options
 from blin.cli.lookup import open_dataset
 from blin.cli.output import Output, duration_of
 from blin.cli.training_display import TrainingLines, training_display
+from blin.config import default_data_dir
 from blin.errors import ConfigError
 
 if sys.version_info >= (3, 11):
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.option("--dataset", metavar="NAME", help="A prepared dataset or one of the catalogue.")
-@click.option("--model", default="blin", show_default=True, metavar="NAME", help="What to train.")
+@click.option("--model", metavar="NAME", help="What to train.  [default: blin]")
 @click.option(
     "--lambda",
     "kl_weight",
@@ -59,18 +60,22 @@ if TYPE_CHECKING:
 @click.option("--resume", metavar="RUN|latest", help="Continue a run that was interrupted.")
 @options.device
 @options.threads
-@options.data_dir
+@click.option(
+    "--data-dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Where the dataset is.  [default: $BLIN_DATA_DIR or ./data, or where the run had it]",
+)
 @options.runs_dir
 @options.output
 def train(
     dataset: str | None,
-    model: str,
+    model: str | None,
     config: str | None,
     assignments: tuple[str, ...],
     resume: str | None,
     device: str,
     threads: int | None,
-    data_dir: Path,
+    data_dir: Path | None,
     runs_dir: Path,
     output: Output,
     **named: Any,
@@ -82,12 +87,17 @@ def train(
     """
     if (dataset is None) == (resume is None):
         raise click.UsageError("give either --dataset NAME or --resume RUN")
+    if resume is not None and model is not None:
+        raise click.UsageError("a resumed run keeps its model: leave out --model")
     settings = merged_settings(config, named, assignments)
     from blin.checkpoint import find_run
     from blin.training import trainer
 
+    opened = None
+    if dataset is not None:
+        opened = open_dataset(dataset, data_dir=data_dir or default_data_dir(), output=output)
     with training_display(output) as display, saying_how_to_resume(display):
-        if resume is not None:
+        if opened is None:
             result = trainer.resume(
                 find_run(runs_dir, None if resume == "latest" else resume),
                 data_dir=data_dir,
@@ -98,8 +108,8 @@ def train(
             )
         else:
             result = trainer.train(
-                open_dataset(str(dataset), data_dir=data_dir, output=output),
-                model=model,
+                opened,
+                model=model or "blin",
                 settings=settings,
                 runs_dir=runs_dir,
                 device=device,

@@ -63,6 +63,9 @@ class TrainingLines:
         self.output.note(
             f"{event.run}: {event.parameters:,} parameters, up to {event.epochs} epochs"
         )
+        if self.output.verbose:
+            for name, value in event.settings.items():
+                self.output.note(f"  {name} = {value}")
 
     def step(self, event: Step) -> None:
         """Remembers how fast it goes."""

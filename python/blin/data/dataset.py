@@ -107,6 +107,14 @@ class Dataset:
         starts = np.ascontiguousarray(self.offsets[:-1])
         return starts, starts + self.splits[:, 0]
 
+    def training_counts(self) -> NDArray[np.int64]:
+        """Returns how often each item occurs in the training items, (V,): item 1 comes first."""
+        lengths = np.diff(self.offsets)
+        steps = np.arange(len(self.items)) - np.repeat(self.offsets[:-1], lengths)
+        trains = steps < np.repeat(self.splits[:, 0], lengths)
+        counts = np.bincount(self.items[trains], minlength=self.num_items + 1)
+        return counts[1:].astype(np.int64)
+
     def _array(self, name: str, dtype: type[np.generic]) -> NDArray[Any]:
         file = self.path / f"{name}.npy"
         try:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from blin._core import Batcher, fill_histories, fill_shared_negatives, shuffle_users
+from blin._core import Batcher, NegativeSampler, fill_histories, shuffle_users
 from blin.batch import Batch, BatchSpec, View
 from blin.data.dataset import Dataset
 from blin.errors import DataError
@@ -42,17 +42,42 @@ class Rows:
 class TrainingLoader:
     """The batches of every epoch.
 
-    A batch depends on (seed, epoch, step) alone: not on the batches before it, the number of
-    threads or the depth of the prefetch. Users with fewer than two training items are left out.
+    A batch depends on (seed, epoch, step) and its share of the ranks alone: not on the batches
+    before it, the number of threads or the depth of the prefetch. Users with fewer than two
+    training items are left out.
+
+    Args:
+        dataset: a prepared dataset.
+        spec: what the model wants.
+        rows: how sequences fill their rows.
+        batch_size: users in a batch of one rank.
+        seed: of all draws.
+        rank: which of the processes that train together this is.
+        world_size: how many there are. Each step they share ``world_size * batch_size`` users, and
+            in an epoch each user comes once; in the last step some ranks may go empty.
     """
 
     def __init__(
-        self, dataset: Dataset, spec: BatchSpec, rows: Rows, *, batch_size: int, seed: int
+        self,
+        dataset: Dataset,
+        spec: BatchSpec,
+        rows: Rows,
+        *,
+        batch_size: int,
+        seed: int,
+        rank: int = 0,
+        world_size: int = 1,
     ) -> None:
+        if not 0 <= rank < world_size:
+            raise ValueError(f"rank must be in 0..{world_size}, got {rank}")
         self.spec = spec
         self.batch_size = batch_size
         self.seed = seed
-        self.num_items = dataset.num_items
+        self.rank = rank
+        self.world_size = world_size
+        counts = dataset.training_counts() if spec.sampling == "popularity" else None
+        self._sampler = NegativeSampler(dataset.num_items, counts=counts)
+        self._log_q = _log_expectation(dataset.num_items, counts, spec.num_negatives)
         starts, ends = dataset.training_ranges()
         self.users = np.flatnonzero(ends - starts >= 2).astype(np.uint32)
         if len(self.users) == 0:
@@ -73,7 +98,7 @@ class TrainingLoader:
     @property
     def steps_per_epoch(self) -> int:
         """Batches in an epoch; the last may be smaller."""
-        return math.ceil(len(self.users) / self.batch_size)
+        return math.ceil(len(self.users) / (self.batch_size * self.world_size))
 
     def epoch(self, epoch: int, *, first_step: int = 0) -> Iterator[Batch]:
         """Yields the batches of an epoch from a step on, made ahead in the background."""
@@ -91,14 +116,17 @@ class TrainingLoader:
 
     def batch(self, order: NDArray[np.uint32], epoch: int, step: int) -> Batch:
         """Returns one batch of an epoch whose users come in the given order."""
-        users = order[step * self.batch_size : (step + 1) * self.batch_size]
+        together = self.batch_size * self.world_size
+        users = order[step * together : (step + 1) * together]
+        users = np.ascontiguousarray(users[self.rank :: self.world_size])
         views = tuple(self._view(users, epoch, view) for view in range(self.spec.views))
         negatives = np.empty(self.spec.num_negatives, dtype=np.int64)
-        fill_shared_negatives(negatives, self.num_items, self.seed, epoch, step)
+        self._sampler.fill_shared(negatives, self.seed, epoch, step)
         return Batch(
             users=torch.from_numpy(users.astype(np.int64)),
             views=views,
             negatives=torch.from_numpy(negatives),
+            log_q=torch.from_numpy(self._log_q[negatives]),
         )
 
     def _view(self, users: NDArray[np.uint32], epoch: int, view: int) -> View:
@@ -113,6 +141,16 @@ class TrainingLoader:
             positions=torch.from_numpy(positions[:rows]),
             newest=torch.from_numpy(newest[:rows]),
         )
+
+
+def _log_expectation(
+    num_items: int, counts: NDArray[np.int64] | None, draws: int
+) -> NDArray[np.float32]:
+    """Returns the logarithm of how often each item is expected among the draws, (V + 1,)."""
+    weights = np.ones(num_items) if counts is None else counts.astype(np.float64)
+    with np.errstate(divide="ignore"):
+        expected = np.log(weights) - np.log(weights.sum()) + np.log(max(1, draws))
+    return np.concatenate([[-np.inf], expected]).astype(np.float32)
 
 
 def history_batch(
@@ -140,6 +178,7 @@ def history_batch(
         users=torch.arange(len(starts)),
         views=(view,),
         negatives=torch.empty(0, dtype=torch.int64),
+        log_q=torch.empty(0),
     )
 
 

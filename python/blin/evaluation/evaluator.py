@@ -68,6 +68,7 @@ def evaluate(
     k: Sequence[int] = (10, 20),
     split: str = "test",
     negatives: int | None = None,
+    sampling: str = "uniform",
     seed: int = 0,
     on_progress: Progress | None = None,
 ) -> Evaluation:
@@ -81,6 +82,7 @@ def evaluate(
         k: lengths of the lists.
         split: ``test`` or ``valid``.
         negatives: rank among this many drawn items instead of the whole catalogue.
+        sampling: how they are drawn: ``uniform``, or in proportion to ``popularity``.
         seed: of the drawn items.
         on_progress: called with the users done and the users to do.
 
@@ -91,6 +93,8 @@ def evaluate(
         raise ConfigError(f"k: expected lengths of at least 1, found {list(k)}")
     if split not in SPLITS:
         raise ConfigError(f"split: expected one of {', '.join(SPLITS)}, found {split!r}")
+    if sampling not in ("uniform", "popularity"):
+        raise ConfigError(f"sampling: expected uniform or popularity, found {sampling!r}")
     if model.num_items != dataset.num_items:
         raise ConfigError(
             f"expected a dataset of {model.num_items} items, found {dataset.num_items} "
@@ -102,17 +106,24 @@ def evaluate(
             ranks = full_ranks(model, dataset, split, on_progress=on_progress)
         else:
             ranks = sampled_ranks(
-                model, dataset, split, negatives=negatives, seed=seed, on_progress=on_progress
+                model,
+                dataset,
+                split,
+                negatives=negatives,
+                sampling=sampling,
+                seed=seed,
+                on_progress=on_progress,
             )
     if len(ranks) == 0:
         raise DataError(f"{dataset.path}: no user has a {split} item")
-    suffix = "" if negatives is None else f"[uniform-{negatives}]"
+    ranking = "full" if negatives is None else f"{sampling}-{negatives}"
+    suffix = "" if negatives is None else f"[{ranking}]"
     metrics = {name + suffix: value for name, value in metrics_of(ranks, sorted(set(k))).items()}
     protocol: dict[str, object] = {
         "dataset": dataset.name,
         "fingerprint": dataset.fingerprint,
         "split": split,
-        "ranking": "full" if negatives is None else f"uniform-{negatives}",
+        "ranking": ranking,
         "masked": "history" if negatives is None else "whole sequence",
         "ties": "random",
         "users": len(ranks),

@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from blin._core import fill_ranking_negatives
+from blin._core import NegativeSampler
 from blin.data.dataset import Dataset
 from blin.data.loader import flat_histories, history_batch
 from blin.errors import BlinError
@@ -44,23 +44,26 @@ def sampled_ranks(
     split: str,
     *,
     negatives: int,
+    sampling: str,
     seed: int,
     on_progress: Progress | None = None,
 ) -> NDArray[np.int64]:
     """Returns the rank of each user's held-out item among ``negatives`` drawn ones, (users,).
 
-    The negatives are distinct, drawn uniformly from the items outside the user's whole sequence,
-    anew for each seed and user.
+    The negatives are distinct, drawn from the items outside the user's whole sequence, anew for
+    each seed and user: each item alike (``uniform``) or in proportion to its number of training
+    interactions (``popularity``).
     """
+    counts = dataset.training_counts() if sampling == "popularity" else None
+    sampler = NegativeSampler(dataset.num_items, counts=counts)
 
     def draw(users: NDArray[np.int64]) -> Tensor:
         drawn = np.empty((len(users), negatives), dtype=np.int64)
-        fill_ranking_negatives(
+        sampler.fill_outside_history(
             dataset.items,
             dataset.offsets[users],
             dataset.offsets[users + 1],
             users.astype(np.uint32),
-            dataset.num_items,
             seed,
             drawn,
         )

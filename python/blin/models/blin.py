@@ -44,7 +44,8 @@ class BlinConfig:
             ``per-copy`` steps since the first item, or ``none``.
         kl_weight: λ of Eq. 19, the weight of the bidirectional KL divergence.
         num_negatives: K, the negatives that a batch shares; 0 for the whole catalogue.
-        log_q: correct the negatives for the sampling.
+        sampling: how the negatives are drawn: ``uniform``, or in proportion to ``popularity``.
+        log_q: correct the negatives' scores for the sampling.
     """
 
     dim: int = 64
@@ -59,6 +60,7 @@ class BlinConfig:
     positions: str = "absolute"
     kl_weight: float = 2.0
     num_negatives: int = 1024
+    sampling: str = "uniform"
     log_q: bool = False
 
     def __post_init__(self) -> None:
@@ -85,6 +87,8 @@ class BlinConfig:
         if self.activation not in ACTIVATIONS:
             known = ", ".join(ACTIVATIONS)
             raise ConfigError(f"activation: expected one of {known}, found {self.activation!r}")
+        if self.sampling not in ("uniform", "popularity"):
+            raise ConfigError(f"sampling: expected uniform or popularity, found {self.sampling!r}")
         if self.positions not in ("absolute", "per-copy", "none"):
             raise ConfigError(
                 f"positions: expected absolute, per-copy or none, found {self.positions!r}"
@@ -136,6 +140,7 @@ class BlinModel(nn.Module):
             positions="absolute" if config.positions == "none" else config.positions,
             views=2 if config.kl_weight > 0 else 1,
             num_negatives=config.num_negatives,
+            sampling=config.sampling,
         )
 
     def encode(self, view: View) -> Tensor:
@@ -167,13 +172,14 @@ class BlinModel(nn.Module):
         two = len(batch.views) == 2
         config = self.config
         negatives = batch.negatives if config.num_negatives > 0 else None
+        log_q = batch.log_q if config.num_negatives > 0 and config.log_q else None
         table = self.item_embedding.weight
         fresh = softmax_loss(
             torch.stack(newest),
             table,
             newest_targets[0],
             negatives=negatives,
-            log_q=config.log_q,
+            log_q=log_q,
             cross_entropy_weight=1 / max(1, count),
             kl_weight=config.kl_weight / max(1, pairs) if two else 0.0,
         )
@@ -184,7 +190,7 @@ class BlinModel(nn.Module):
                 table,
                 torch.cat(older_targets),
                 negatives=negatives,
-                log_q=config.log_q,
+                log_q=log_q,
                 cross_entropy_weight=1 / count,
             )
             total = total + repeated.total

@@ -12,12 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from blin.checkpoint import read_tensors
+from blin.checkpoint import read_tensors, write_tensors
 from blin.errors import CheckpointError
-from blin.files import replacing
 
 FORMAT_VERSION = 1
 
@@ -60,8 +58,7 @@ def save_state(
         "format_version": str(FORMAT_VERSION),
         "progress": json.dumps(asdict(progress)),
     }
-    with replacing(path) as temporary:
-        save_file({name: _own(value) for name, value in tensors.items()}, temporary, metadata)
+    write_tensors(path, tensors, metadata)
 
 
 def load_state(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer) -> Progress:
@@ -96,7 +93,3 @@ def load_state(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer) 
         reason = str(cause).splitlines()[0]
         raise CheckpointError(f"{path}: it does not fit this run: {reason}") from cause
     return progress
-
-
-def _own(tensor: Tensor) -> Tensor:
-    return tensor.detach().cpu().contiguous()

@@ -1,7 +1,7 @@
 //! Batches: arrays in, arrays filled.
 
 use blin_core::batch::{self, Corpus, RowOptions, ViewBuffers};
-use blin_core::negatives;
+use blin_core::negatives::Sampler;
 use blin_core::padding::Positions;
 use numpy::{
     PyArray1, PyArrayMethods, PyReadonlyArray1, PyReadwriteArray1, PyReadwriteArray2,
@@ -121,45 +121,64 @@ pub fn shuffle_users(
     Ok(())
 }
 
-/// Fills an array with the negatives that a training batch shares.
-#[pyfunction]
-pub fn fill_shared_negatives(
-    py: Python<'_>,
-    mut out: PyReadwriteArray1<'_, i64>,
-    num_items: u32,
-    seed: u64,
-    epoch: u32,
-    step: u32,
-) -> Result<()> {
-    let out = out.as_slice_mut()?;
-    Ok(py.detach(|| negatives::shared(out, num_items, seed, epoch, step))?)
+/// Draws wrong items: uniformly, or in proportion to counts.
+#[pyclass(frozen, module = "blin._core")]
+pub struct NegativeSampler {
+    sampler: Sampler,
 }
 
-/// Fills one row a user with distinct items from outside the user's whole history.
-#[pyfunction]
-#[expect(clippy::too_many_arguments, reason = "one argument an array")]
-pub fn fill_ranking_negatives(
-    py: Python<'_>,
-    history_items: PyReadonlyArray1<'_, u32>,
-    starts: PyReadonlyArray1<'_, i64>,
-    ends: PyReadonlyArray1<'_, i64>,
-    users: PyReadonlyArray1<'_, u32>,
-    num_items: u32,
-    seed: u64,
-    mut out: PyReadwriteArray2<'_, i64>,
-) -> Result<()> {
-    let (items, starts, ends) = (history_items.as_slice()?, starts.as_slice()?, ends.as_slice()?);
-    Corpus::new(items, starts, ends)?;
-    let users = users.as_slice()?;
-    let count = out.shape()[1].max(1);
-    let rows = out.as_slice_mut()?;
-    py.detach(|| {
-        rows.par_chunks_exact_mut(count)
-            .zip(users.par_iter().zip(starts.par_iter().zip(ends)))
-            .try_for_each(|(row, (&user, (&start, &end)))| {
-                let history = &items[start as usize..end as usize];
-                negatives::outside_history(row, history, num_items, seed, user)
-            })
-    })?;
-    Ok(())
+#[pymethods]
+impl NegativeSampler {
+    #[new]
+    #[pyo3(signature = (num_items, *, counts = None))]
+    fn new(num_items: u32, counts: Option<PyReadonlyArray1<'_, i64>>) -> Result<Self> {
+        let sampler = match counts {
+            None => Sampler::uniform(num_items)?,
+            Some(counts) => Sampler::popularity(counts.as_slice()?)?,
+        };
+        Ok(Self { sampler })
+    }
+
+    /// Fills an array with the negatives that a training batch shares.
+    fn fill_shared(
+        &self,
+        py: Python<'_>,
+        mut out: PyReadwriteArray1<'_, i64>,
+        seed: u64,
+        epoch: u32,
+        step: u32,
+    ) -> Result<()> {
+        let out = out.as_slice_mut()?;
+        py.detach(|| self.sampler.shared(out, seed, epoch, step));
+        Ok(())
+    }
+
+    /// Fills one row a user with distinct items from outside the user's whole history.
+    #[expect(clippy::too_many_arguments, reason = "one argument an array")]
+    fn fill_outside_history(
+        &self,
+        py: Python<'_>,
+        history_items: PyReadonlyArray1<'_, u32>,
+        starts: PyReadonlyArray1<'_, i64>,
+        ends: PyReadonlyArray1<'_, i64>,
+        users: PyReadonlyArray1<'_, u32>,
+        seed: u64,
+        mut out: PyReadwriteArray2<'_, i64>,
+    ) -> Result<()> {
+        let (items, starts, ends) =
+            (history_items.as_slice()?, starts.as_slice()?, ends.as_slice()?);
+        Corpus::new(items, starts, ends)?;
+        let users = users.as_slice()?;
+        let count = out.shape()[1].max(1);
+        let rows = out.as_slice_mut()?;
+        py.detach(|| {
+            rows.par_chunks_exact_mut(count)
+                .zip(users.par_iter().zip(starts.par_iter().zip(ends)))
+                .try_for_each(|(row, (&user, (&start, &end)))| {
+                    let history = &items[start as usize..end as usize];
+                    self.sampler.outside_history(row, history, seed, user)
+                })
+        })?;
+        Ok(())
+    }
 }

@@ -10,7 +10,7 @@ mod ingest;
 mod _core {
     #[pymodule_export]
     use crate::batch::{
-        Batcher, fill_histories, fill_ranking_negatives, fill_shared_negatives, shuffle_users,
+        Batcher, NegativeSampler, fill_histories, shuffle_users,
     };
     #[pymodule_export]
     use crate::ingest::{inspect_log, read_log};
