@@ -35,6 +35,7 @@ lint: $(VENV)/developed
 
 bench: $(VENV)/developed
 	$(BIN)/python benches/ingest.py
+	$(BIN)/python benches/batches.py
 
 $(VENV)/created:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null || { echo 'blin needs Python 3.10 or newer: install it from https://www.python.org, or name one: make $(MAKECMDGOALS) PYTHON=python3.12' >&2; exit 1; }

@@ -1,8 +1,5 @@
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from dataclasses import astuple
 
 import numpy as np
@@ -220,34 +217,6 @@ def test_the_depth_of_the_prefetch_changes_nothing(
     expected = [batch.views[0].items.tolist() for batch in loader.epoch(1)]
     monkeypatch.setattr("blin.data.loader.PREFETCH", depth)
     assert [batch.views[0].items.tolist() for batch in loader.epoch(1)] == expected
-
-
-def test_the_number_of_threads_changes_nothing() -> None:
-    code = """
-import hashlib, numpy as np
-from blin._core import Batcher
-ends = np.cumsum(np.arange(2, 1002) % 40 + 2)
-starts = np.concatenate([[0], ends[:-1]])
-items = (np.arange(ends[-1]) % 500 + 1).astype(np.uint32)
-batcher = Batcher(items, starts, ends, max_len=50, padding="random-repeat", fit="whole",
-                  copies="reset", positions="absolute", pack=True, seed=3)
-arrays = [np.empty((1000, 50), dtype=np.int64) for _ in range(4)]
-newest = np.empty((1000, 50), dtype=np.bool_)
-rows = batcher.fill(np.arange(1000, dtype=np.uint32), 4, 1, *arrays, newest)
-whole = b"".join(array[:rows].tobytes() for array in (*arrays, newest))
-print(rows, hashlib.sha256(whole).hexdigest())
-"""
-    outputs = {
-        subprocess.run(
-            [sys.executable, "-c", code],
-            env={**os.environ, "RAYON_NUM_THREADS": str(threads)},
-            capture_output=True,
-            check=True,
-            text=True,
-        ).stdout
-        for threads in (1, 2, 7)
-    }
-    assert len(outputs) == 1
 
 
 def test_log_q_is_the_expected_number_of_draws(small_dataset: Dataset) -> None:

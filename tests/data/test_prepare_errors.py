@@ -130,7 +130,8 @@ def test_a_directory_is_not_a_log(tmp_path):
         ({"log_format": "xml"}, 'log_format: expected "table" or "sequences", found "xml"'),
         ({"on_bad_row": "cry"}, 'on_bad_row: expected "fail" or "skip", found "cry"'),
         ({"duplicates": "no"}, 'duplicates: expected "keep", "first" or "last", found "no"'),
-        ({"threads": 0}, "threads: expected at least 1, found 0"),
+        ({"threads": 0}, "threads: expected 1 to 512, found 0"),
+        ({"threads": 100_000}, "threads: expected 1 to 512, found 100000"),
         ({"delimiter": ""}, 'delimiter: expected one or more characters within a line, found ""'),
     ],
 )

@@ -136,7 +136,7 @@ def threads(command: Function) -> Function:
     """Adds ``--threads``."""
     return click.option(
         "--threads",
-        type=click.IntRange(min=1),
+        type=click.IntRange(min=1, max=512),
         help="How many CPU threads to use.  [default: all cores]",
     )(command)
 

@@ -1,17 +1,15 @@
 //! From users to rows: the views of a training batch, and the rows of histories to score.
 //!
-//! A view is five arrays of R × n, filled in place. With packing, several users share a row: their
-//! stretches stand side by side in the order of the users, the row's free room at its left.
-//! Segments keep them apart, so packing changes the cost of a batch and nothing else.
-
-use rayon::prelude::*;
+//! A view is five arrays of R × n, filled in place; a buffer with a row for each user is always large
+//! enough. With packing, several users share a row: their stretches stand side by side in the order
+//! of the users, the row's free room at its left. Segments keep them apart, so packing changes the
+//! cost of a batch and nothing else.
 
 use crate::error::{Error, Result};
-use crate::padding::{Copies, Fit, Padding, Positions, Stretch, number_of_copies, room};
+use crate::padding::{
+    Copies, Fit, Padding, Positions, Slots, count_from, number_of_copies, room, widen,
+};
 use crate::rng::{Purpose, Stream};
-
-/// Fewer rows than this are filled by one thread.
-const ROWS_WORTH_A_THREAD: usize = 64;
 
 /// The sequences to learn from: user u owns `items[starts[u]..ends[u]]`.
 #[derive(Clone, Copy, Debug)]
@@ -70,21 +68,7 @@ pub struct RowOptions {
     pub seed: u64,
 }
 
-/// The arrays of one view, each of `users × max_len` elements, row by row.
-pub struct ViewBuffers<'a> {
-    /// Inputs.
-    pub items: &'a mut [i64],
-    /// Targets.
-    pub targets: &'a mut [i64],
-    /// Segments.
-    pub segments: &'a mut [i64],
-    /// Positions.
-    pub positions: &'a mut [i64],
-    /// Marks of the newest copies.
-    pub newest: &'a mut [bool],
-}
-
-/// A sequence and the number of its copies.
+/// A sequence and the room that its copies take.
 struct Unit<'a> {
     sequence: &'a [u32],
     room: usize,
@@ -102,7 +86,7 @@ pub fn fill_view(
     users: &[u32],
     epoch: u32,
     view: u8,
-    buffers: ViewBuffers<'_>,
+    mut slots: Slots<'_>,
 ) -> Result<usize> {
     let n = options.max_len;
     check_length("max_len", n, 1)?;
@@ -111,22 +95,11 @@ pub fn fill_view(
         .map(|&user| unit(corpus, options, user, epoch, view))
         .collect::<Result<Vec<_>>>()?;
     let rows = share_rows(&units, n, options.pack);
-    let ViewBuffers { items, targets, segments, positions, newest } = buffers;
-    for length in [items.len(), targets.len(), segments.len(), positions.len(), newest.len()] {
-        check_length("buffer", length, rows.len() * n)?;
+    check_length("buffer", slots.len(), rows.len() * n)?;
+    slots.part(0..rows.len() * n).clear();
+    for (number, row) in rows.iter().enumerate() {
+        fill_row(slots.part(number * n..(number + 1) * n), &units[row.clone()], options);
     }
-    items
-        .par_chunks_exact_mut(n)
-        .zip(targets.par_chunks_exact_mut(n))
-        .zip(segments.par_chunks_exact_mut(n))
-        .zip(positions.par_chunks_exact_mut(n))
-        .zip(newest.par_chunks_exact_mut(n))
-        .zip(&rows)
-        .with_min_len(ROWS_WORTH_A_THREAD)
-        .for_each(|(((((items, targets), segments), positions), newest), row)| {
-            let row_of = Stretch { items, targets, segments, positions, newest };
-            fill_row(row_of, &units[row.clone()], options);
-        });
     Ok(rows.len())
 }
 
@@ -155,18 +128,17 @@ pub fn fill_histories(
     for user in 0..corpus.num_users() {
         let history = corpus.newest(user, width);
         let (row, start) = (user * width, width - history.len());
-        items[row..row + width].fill(0);
-        segments[row..row + width].fill(0);
-        positions[row..row + width].fill(0);
-        for (step, &item) in history.iter().enumerate() {
-            let at = row + start + step;
-            items[at] = i64::from(item);
-            segments[at] = 1;
-            positions[at] = match mode {
-                Positions::Absolute => (max_len - width + start + step) as i64,
-                Positions::PerCopy => step as i64,
-            };
-        }
+        let (empty, filled) = (row..row + start, row + start..row + width);
+        items[empty.clone()].fill(0);
+        segments[empty.clone()].fill(0);
+        positions[empty].fill(0);
+        widen(history, &mut items[filled.clone()]);
+        segments[filled.clone()].fill(1);
+        let first = match mode {
+            Positions::Absolute => max_len - width + start,
+            Positions::PerCopy => 0,
+        };
+        count_from(first as i64, &mut positions[filled]);
     }
     Ok(())
 }
@@ -222,32 +194,16 @@ fn share_rows(units: &[Unit<'_>], n: usize, pack: bool) -> Vec<std::ops::Range<u
     rows
 }
 
-fn fill_row(row: Stretch<'_>, units: &[Unit<'_>], options: &RowOptions) {
-    let Stretch { items, targets, segments, positions, newest } = row;
-    items.fill(0);
-    targets.fill(0);
-    segments.fill(0);
-    positions.fill(0);
-    newest.fill(false);
-    let mut end = items.len();
+/// Fills an empty row with its units, side by side and up against its right end.
+fn fill_row(mut row: Slots<'_>, units: &[Unit<'_>], options: &RowOptions) {
+    let RowOptions { max_len, copies, positions, .. } = *options;
+    let mut end = row.len();
     let mut segment = 1;
     for unit in units.iter().rev() {
-        let range = end - unit.room..end;
-        let mut stretch = Stretch {
-            items: &mut items[range.clone()],
-            targets: &mut targets[range.clone()],
-            segments: &mut segments[range.clone()],
-            positions: &mut positions[range.clone()],
-            newest: &mut newest[range.clone()],
-        };
-        segment += stretch.fill(
-            unit.sequence,
-            options.max_len,
-            options.copies,
-            options.positions,
-            segment,
-        );
-        end = range.start;
+        let start = end - unit.room;
+        let mut slots = row.part(start..end);
+        segment += slots.fill(unit.sequence, max_len, copies, positions, segment);
+        end = start;
     }
 }
 

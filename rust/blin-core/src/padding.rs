@@ -10,6 +10,8 @@
 //!
 //! Blin, Eq. 1–4; RepPad (Dang et al., RecSys 2024).
 
+use std::ops::Range;
+
 use crate::error::{Error, Result};
 use crate::rng::Stream;
 
@@ -104,8 +106,8 @@ pub fn room(m: usize, copies: usize, n: usize) -> usize {
     (copies * (m + 1) - 1).min(n)
 }
 
-/// A stretch of a row, to be filled with the copies of one sequence.
-pub struct Stretch<'a> {
+/// The five arrays of a view, or a stretch of them; all of the same length.
+pub struct Slots<'a> {
     /// Inputs.
     pub items: &'a mut [i64],
     /// Targets.
@@ -114,12 +116,44 @@ pub struct Stretch<'a> {
     pub segments: &'a mut [i64],
     /// Positions.
     pub positions: &'a mut [i64],
-    /// Marks of the newest copy.
+    /// Marks of the newest copies.
     pub newest: &'a mut [bool],
 }
 
-impl Stretch<'_> {
-    /// Fills the stretch, which is empty and exactly as long as [`room`] says, from the right.
+impl Slots<'_> {
+    /// The length of the shortest array.
+    pub fn len(&self) -> usize {
+        let Self { items, targets, segments, positions, newest } = self;
+        let rest = [targets.len(), segments.len(), positions.len(), newest.len()];
+        rest.into_iter().fold(items.len(), usize::min)
+    }
+
+    /// Whether there is nothing to fill.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// A stretch of all five.
+    pub fn part(&mut self, range: Range<usize>) -> Slots<'_> {
+        Slots {
+            items: &mut self.items[range.clone()],
+            targets: &mut self.targets[range.clone()],
+            segments: &mut self.segments[range.clone()],
+            positions: &mut self.positions[range.clone()],
+            newest: &mut self.newest[range],
+        }
+    }
+
+    /// Empties all five.
+    pub fn clear(&mut self) {
+        self.items.fill(0);
+        self.targets.fill(0);
+        self.segments.fill(0);
+        self.positions.fill(0);
+        self.newest.fill(false);
+    }
+
+    /// Fills slots that are empty and exactly as many as [`room`] says, from the right.
     ///
     /// `sequence` holds one more item than a copy has steps; `row` is n; `segment` is the number of
     /// the newest copy. Returns the number of segments used.
@@ -138,19 +172,19 @@ impl Stretch<'_> {
         loop {
             let start = end.saturating_sub(x.len());
             let cut = x.len() - (end - start);
-            for (at, step) in (start..end).zip(cut..) {
-                self.items[at] = i64::from(x[step]);
-                self.targets[at] = i64::from(y[step]);
-                self.newest[at] = copy == 0;
-                self.segments[at] = match copies {
-                    Copies::Reset => segment + copy,
-                    Copies::Attend => segment,
-                };
-                self.positions[at] = match positions {
-                    Positions::Absolute => (row - length + at) as i64,
-                    Positions::PerCopy => step as i64,
-                };
-            }
+            widen(&x[cut..], &mut self.items[start..end]);
+            widen(&y[cut..], &mut self.targets[start..end]);
+            let number = match copies {
+                Copies::Reset => segment + copy,
+                Copies::Attend => segment,
+            };
+            self.segments[start..end].fill(number);
+            let first = match positions {
+                Positions::Absolute => row - length + start,
+                Positions::PerCopy => cut,
+            };
+            count_from(first as i64, &mut self.positions[start..end]);
+            self.newest[start..end].fill(copy == 0);
             copy += 1;
             if start <= 1 {
                 break;
@@ -161,5 +195,19 @@ impl Stretch<'_> {
             Copies::Reset => copy,
             Copies::Attend => 1,
         }
+    }
+}
+
+/// Copies items into slots of 64 bits.
+pub(crate) fn widen(items: &[u32], slots: &mut [i64]) {
+    for (slot, &item) in slots.iter_mut().zip(items) {
+        *slot = i64::from(item);
+    }
+}
+
+/// Fills slots with `first`, `first + 1`, ….
+pub(crate) fn count_from(first: i64, slots: &mut [i64]) {
+    for (slot, number) in slots.iter_mut().zip(first..) {
+        *slot = number;
     }
 }

@@ -103,9 +103,12 @@ pub fn prepare(paths: &[PathBuf], options: &PrepareOptions, hook: &mut Hook) -> 
     Preparation { options, pool: &pool }.run(log, &mut check)
 }
 
+/// More threads than any machine has use for; a typing error here must not stall it.
+const MOST_THREADS: usize = 512;
+
 fn thread_pool(threads: Option<usize>) -> Result<rayon::ThreadPool> {
-    if threads == Some(0) {
-        return Err(Error::argument("threads", "at least 1", 0));
+    if let Some(threads) = threads.filter(|threads| !(1..=MOST_THREADS).contains(threads)) {
+        return Err(Error::argument("threads", &format!("1 to {MOST_THREADS}"), threads));
     }
     rayon::ThreadPoolBuilder::new()
         .num_threads(threads.unwrap_or(0))

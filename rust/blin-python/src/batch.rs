@@ -1,8 +1,8 @@
 //! Batches: arrays in, arrays filled.
 
-use blin_core::batch::{self, Corpus, RowOptions, ViewBuffers};
+use blin_core::batch::{self, Corpus, RowOptions};
 use blin_core::negatives::Sampler;
-use blin_core::padding::Positions;
+use blin_core::padding::{Positions, Slots};
 use numpy::{
     PyArray1, PyArrayMethods, PyReadonlyArray1, PyReadwriteArray1, PyReadwriteArray2,
     PyUntypedArrayMethods,
@@ -72,7 +72,7 @@ impl Batcher {
         let ends = self.ends.bind(py).try_readonly()?;
         let corpus = Corpus::new(corpus_items.as_slice()?, starts.as_slice()?, ends.as_slice()?)?;
         let users = users.as_slice()?;
-        let buffers = ViewBuffers {
+        let slots = Slots {
             items: items.as_slice_mut()?,
             targets: targets.as_slice_mut()?,
             segments: segments.as_slice_mut()?,
@@ -80,7 +80,7 @@ impl Batcher {
             newest: newest.as_slice_mut()?,
         };
         let options = &self.options;
-        Ok(py.detach(|| batch::fill_view(&corpus, options, users, epoch, view, buffers))?)
+        Ok(py.detach(|| batch::fill_view(&corpus, options, users, epoch, view, slots))?)
     }
 }
 

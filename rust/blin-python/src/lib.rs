@@ -9,9 +9,7 @@ mod ingest;
 #[pymodule(gil_used = false)]
 mod _core {
     #[pymodule_export]
-    use crate::batch::{
-        Batcher, NegativeSampler, fill_histories, shuffle_users,
-    };
+    use crate::batch::{Batcher, NegativeSampler, fill_histories, shuffle_users};
     #[pymodule_export]
     use crate::ingest::{inspect_log, read_log};
 }
