@@ -53,7 +53,12 @@ def test_a_bad_log(blin: Blin, name: str, message: str) -> None:
         ("train --dataset shop --set dimm=3", 2, 'unknown setting "dimm"; did you mean "dim"?'),
         ("train --dataset shop --set dim=x", 2, "dim: expected a whole number, found 'x'"),
         ("train --dataset shop --model blim", 2, 'unknown model "blim"; did you mean "blin"?'),
-        ("train --dataset shop --config no.toml", 2, "no.toml: expected a TOML file of settings"),
+        (
+            "train --dataset shop --config no.toml",
+            2,
+            'no settings "no.toml": no such file; built in',
+        ),
+        ("train --dataset shop --config beuty", 2, 'no such file; did you mean "beauty"?'),
         ("train --dataset shop --device gpu", 2, "device: expected auto, cpu, cuda or cuda:N"),
         ("train --resume data", 4, "data: expected a run directory with a config.toml"),
         ("train --resume latest --seed 1", 2, "seed: a resumed run keeps its settings"),

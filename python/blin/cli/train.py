@@ -15,7 +15,7 @@ from blin.cli.lookup import open_dataset
 from blin.cli.output import Output, duration_of
 from blin.cli.training_display import TrainingLines, training_display
 from blin.config import default_data_dir
-from blin.errors import ConfigError
+from blin.errors import ConfigError, did_you_mean
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -24,6 +24,8 @@ else:
 
 if TYPE_CHECKING:
     from blin.training.trainer import RunResult
+
+BUILT_IN = Path(__file__).parent.parent / "configs"
 
 
 @click.command()
@@ -36,7 +38,9 @@ if TYPE_CHECKING:
     help="Weight of the agreement between the two views (setting kl_weight).",
 )
 @click.option(
-    "--config", metavar="FILE", help="A TOML file of settings, such as the config.toml of a run."
+    "--config",
+    metavar="NAME|FILE",
+    help="Built-in settings (beauty, ml-1m), or a TOML file such as a run's config.toml.",
 )
 @click.option(
     "--set",
@@ -172,10 +176,23 @@ def merged_settings(
     return settings
 
 
+def built_in_configs() -> list[str]:
+    """Returns the names of the configurations that come with blin."""
+    return sorted(file.stem for file in BUILT_IN.glob("*.toml"))
+
+
 def read_settings(config: str) -> dict[str, object]:
-    """Returns the settings of a TOML file: its table ``[settings]``, as in a run, or all of it."""
+    """Returns the settings of a built-in configuration or of a TOML file.
+
+    Of a file, the table ``[settings]`` is taken, as in a run's ``config.toml``, or all of it.
+    """
+    known = built_in_configs()
+    file = BUILT_IN / f"{config}.toml" if config in known else Path(config)
     try:
-        content = tomllib.loads(Path(config).read_text(encoding="utf-8"))
+        content = tomllib.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        hint = did_you_mean(config, known) or f"; built in are {', '.join(known)}"
+        raise ConfigError(f'no settings "{config}": no such file{hint}') from error
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
         raise ConfigError(f"{config}: expected a TOML file of settings: {reason}") from error
