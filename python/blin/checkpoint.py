@@ -176,6 +176,11 @@ def open_run_dataset(
             f"{run}: expected the dataset it was trained on, found other sequences in "
             f"{dataset.path}"
         )
+    known = Vocabulary.read(run / "model" / "items.parquet", first=1, error=CheckpointError)
+    if not known.equals(dataset.item_ids):
+        raise CheckpointError(
+            f"{run}: expected the items it was trained on, found other ids in {dataset.path}"
+        )
     return dataset
 
 

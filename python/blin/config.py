@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 from collections.abc import Iterable, Mapping
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -47,11 +49,14 @@ def check_known(settings: Iterable[str], *classes: type) -> None:
 
 
 def _coerce(name: str, value: object, default: Any) -> object:
-    """Returns the value as the type of the field's default; only int → float is a change."""
+    """Returns the value as the type of the field's default; numbers of NumPy become Python's."""
     wanted = type(default)
-    if wanted is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if isinstance(value, wanted) and not (wanted is int and isinstance(value, bool)):
+    if not isinstance(value, bool):
+        if wanted is float and isinstance(value, Real) and math.isfinite(value):
+            return float(value)
+        if wanted is int and isinstance(value, Integral):
+            return int(value)
+    if wanted in (bool, str) and isinstance(value, wanted):
         return value
-    names = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
+    names = {bool: "true or false", int: "a whole number", float: "a finite number", str: "text"}
     raise ConfigError(f"{name}: expected {names[wanted]}, found {value!r}")

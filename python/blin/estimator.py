@@ -54,6 +54,11 @@ class Blin:
         self._trained: TrainedModel | None = None
         self._dataset: Dataset | None = None
 
+    def __repr__(self) -> str:
+        """Shows the settings that were given."""
+        given = ", ".join(f"{name}={value!r}" for name, value in self.settings.items())
+        return f"Blin({given})"
+
     def fit(
         self,
         dataset: Dataset,

@@ -50,6 +50,11 @@ class Vocabulary:
     def _indices(self) -> dict[str, int]:
         return {raw: index for index, raw in enumerate(self.ids.to_pylist(), start=self.first)}
 
+    def equals(self, other: Vocabulary) -> bool:
+        """Returns whether the same ids stand for the same indices."""
+        ids = other.ids.cast(self.ids.type)
+        return self.first == other.first and bool(self.ids.equals(ids))
+
     def index_of(self, raw: str) -> int | None:
         """Returns the index of a raw id, or None if it is unknown."""
         return self._indices.get(raw)

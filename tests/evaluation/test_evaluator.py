@@ -131,7 +131,8 @@ def test_an_evaluation_is_kept_under_the_name_of_its_protocol(
     assert sampled.save(tmp_path / "eval").name == "test-uniform-10-s3.json"
     second = evaluate(model, small_dataset, k=[7])
     kept = json.loads(second.save(tmp_path / "eval").read_text())
-    assert kept == {"protocol": first.protocol, "metrics": {**first.metrics, **second.metrics}}
+    assert kept["protocol"] == first.protocol
+    assert kept["metrics"] == {**first.metrics, **second.metrics}
 
 
 @given(ranks=st.lists(st.integers(1, 60), min_size=1), k=st.integers(1, 50))
@@ -156,6 +157,8 @@ def test_wrong_arguments_are_named(small_dataset: Dataset) -> None:
         evaluate(model, small_dataset, k=[0])
     with pytest.raises(ConfigError, match="split: expected one of valid, test, found 'train'"):
         evaluate(model, small_dataset, split="train")
+    with pytest.raises(ConfigError, match="negatives: expected 1 to 39, fewer than there are"):
+        evaluate(model, small_dataset, negatives=40)
     with pytest.raises(ConfigError, match="sampling: expected uniform or popularity, found 'x'"):
         evaluate(model, small_dataset, negatives=3, sampling="x")
     model.num_items = 7

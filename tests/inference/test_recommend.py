@@ -64,6 +64,10 @@ def test_unknown_items_are_left_out_and_told(model: Blin) -> None:
     assert mixed.rows() == plain.rows()
 
 
+def test_nobody_gets_an_empty_table(model: Blin) -> None:
+    assert model.recommend(users=[]).num_rows == model.recommend(histories=[]).num_rows == 0
+
+
 def test_an_unknown_user_is_an_error(model: Blin, small_dataset: Dataset) -> None:
     with pytest.raises(DataError, match='no user "nobody"'):
         recommend_users(model.trained, small_dataset, ["nobody"])
@@ -134,5 +138,9 @@ def test_misuse_is_named(model: Blin, tmp_path: Path) -> None:
         Blin(dims=3)
     with pytest.raises(ConfigError, match="k: expected at least 1, found 0"):
         model.recommend(histories=[["i3"]], k=0)
+    with pytest.raises(ConfigError, match="users: expected a list of ids, found the text 'u3'"):
+        model.recommend(users="u3")
+    with pytest.raises(ConfigError, match="history: expected a list of ids, found the text 'i3'"):
+        model.recommend(histories=["i3"])
     with pytest.raises(CheckpointError, match="config.json"):
         Blin.from_pretrained(tmp_path)

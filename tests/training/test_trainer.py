@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -172,8 +174,12 @@ def test_unknown_settings_are_refused_before_anything_is_made(
 ) -> None:
     with pytest.raises(ConfigError, match='unknown setting "droput"; did you mean "dropout"?'):
         small(small_dataset, tmp_path, droput=0.1)
-    with pytest.raises(ConfigError, match="dropout: expected a number, found 'high'"):
+    with pytest.raises(ConfigError, match="dropout: expected a finite number, found 'high'"):
         small(small_dataset, tmp_path, dropout="high")
+    with pytest.raises(ConfigError, match="kl_weight: expected a finite number, found nan"):
+        small(small_dataset, tmp_path, kl_weight=float("nan"))
+    with pytest.raises(ConfigError, match="padding: expected one of zero, repeat, random-repeat"):
+        small(small_dataset, tmp_path, padding="full")
     with pytest.raises(ConfigError, match='unknown model "bln"; did you mean "blin"?'):
         train(small_dataset, model="bln", runs_dir=tmp_path)
     assert not list(tmp_path.iterdir())
@@ -188,6 +194,40 @@ def test_a_resumed_run_keeps_its_settings(small_dataset: Dataset, tmp_path: Path
     run = small(small_dataset, tmp_path)
     with pytest.raises(ConfigError, match="dim: a resumed run keeps its settings"):
         resume(run, settings={"dim": 32})
+
+
+def test_a_resumed_run_does_not_shrink(small_dataset: Dataset, tmp_path: Path) -> None:
+    run = small(small_dataset, tmp_path)
+    with pytest.raises(ConfigError, match="epochs: expected at least the 3"):
+        resume(run, settings={"epochs": 2})
+
+
+def test_a_run_that_lost_its_state_is_not_begun_anew(
+    small_dataset: Dataset, tmp_path: Path
+) -> None:
+    run = small(small_dataset, tmp_path)
+    (run / "checkpoints" / "last.safetensors").unlink()
+    with pytest.raises(CheckpointError, match=r"last.safetensors: missing"):
+        resume(run)
+
+
+def test_a_resumed_run_takes_as_many_threads_as_before(
+    small_dataset: Dataset, tmp_path: Path
+) -> None:
+    run = small(small_dataset, tmp_path)
+    torch.set_num_threads(2)
+    try:
+        resume(run, settings={"epochs": 4}, device="cpu")
+        assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(1)
+
+
+def test_a_run_that_failed_is_not_the_latest(small_dataset: Dataset, tmp_path: Path) -> None:
+    good = small(small_dataset, tmp_path)
+    with pytest.raises(BlinError):
+        small(small_dataset, tmp_path, learning_rate=1e20)
+    assert find_run(tmp_path) == good.resolve()
 
 
 @pytest.mark.parametrize(
@@ -267,6 +307,17 @@ def test_a_dataset_that_changed_is_noticed(run: Path, small_dataset: Dataset) ->
     other = replace(loaded, config={**loaded.config, "fingerprint": "sha256:0"})
     with pytest.raises(CheckpointError, match="found other sequences"):
         other.dataset()
+
+
+def test_items_that_were_renamed_are_noticed(
+    run: Path, small_dataset: Dataset, tmp_path: Path
+) -> None:
+    """The sequences are the same, and yet every recommendation would be wrong."""
+    renamed = Path(shutil.copytree(small_dataset.path, tmp_path / "data" / "small"))
+    ids = small_dataset.item_ids.ids.to_pylist()
+    pq.write_table(pa.table({"id": [*ids[1:], ids[0]]}), renamed / "items.parquet")
+    with pytest.raises(CheckpointError, match="found other ids"):
+        load_run(run).dataset(data_dir=tmp_path / "data")
 
 
 def test_saved_and_loaded_scores_are_equal(

@@ -27,7 +27,11 @@ def _show_version(context: click.Context, parameter: click.Parameter, wanted: bo
         context.exit()
 
 
-@click.group(cls=ReportingGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=ReportingGroup,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    invoke_without_command=True,
+)
 @click.option(
     "--version",
     is_flag=True,
@@ -36,7 +40,8 @@ def _show_version(context: click.Context, parameter: click.Parameter, wanted: bo
     callback=_show_version,
     help="Print the version and exit.",
 )
-def main() -> None:
+@click.pass_context
+def main(context: click.Context) -> None:
     """Next-item recommendation from interaction logs.
 
     \b
@@ -51,6 +56,8 @@ def main() -> None:
     # torch's idle threads spin by default: on a machine with other work to do, training was ten
     # times slower for it. OpenMP reads this once, when torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())
 
 
 for command in (preprocess, train, evaluate, recommend, datasets, demo):

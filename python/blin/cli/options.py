@@ -87,7 +87,8 @@ def moved_data_dir(command: Function) -> Function:
     return click.option(
         "--data-dir",
         type=click.Path(file_okay=False, path_type=Path),
-        help="Where the run's dataset is, if it has moved.",
+        envvar="BLIN_DATA_DIR",
+        help="Where the run's dataset is, if it has moved.  [default: $BLIN_DATA_DIR]",
     )(command)
 
 

@@ -99,7 +99,7 @@ def recommend(
 
 def show_rows(rows: Sequence[Mapping[str, object]], output: Output) -> None:
     """Prints recommendations as a table."""
-    columns = ("user_id", "rank", "item_id", "score")
+    columns = ("user_id", "item_id", "score", "rank")
     output.table(columns, [[row[column] for column in columns] for row in rows])
 
 

@@ -44,6 +44,13 @@ class Dataset:
         self.timestamps = self._array("timestamps", np.int64) if has_times else None
         self._check()
 
+    def __repr__(self) -> str:
+        """Says what it holds."""
+        return (
+            f"Dataset({self.name!r}, {self.num_users:,} users, {self.num_items:,} items, "
+            f"{self.num_interactions:,} interactions)"
+        )
+
     @property
     def name(self) -> str:
         """The dataset's name."""
@@ -179,7 +186,9 @@ def _read_metadata(path: Path) -> dict[str, Any]:
         metadata = json.loads(file.read_text(encoding="utf-8"))
         version = metadata["format_version"]
         found = {"name", "items", "fingerprint"} <= metadata.keys()
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as cause:
+    except KeyError as cause:
+        raise DataError(f"{file}: expected {cause.args[0]}, found none") from cause
+    except (OSError, ValueError, TypeError, AttributeError) as cause:
         raise DataError(f"{file}: expected the description of a dataset, found: {cause}") from cause
     if version != FORMAT_VERSION:
         raise DataError(

@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -54,7 +55,11 @@ class Evaluation:
             before = json.loads(path.read_text(encoding="utf-8"))
             if before["protocol"] == self.protocol:
                 metrics = {**before["metrics"], **metrics}
-        record = {"protocol": self.protocol, "metrics": metrics}
+        record = {
+            "protocol": self.protocol,
+            "metrics": metrics,
+            "versions": {"blin": version("blin-rec"), "torch": torch.__version__},
+        }
         directory.mkdir(exist_ok=True)
         with replacing(path) as temporary:
             temporary.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
@@ -95,6 +100,11 @@ def evaluate(
         raise ConfigError(f"split: expected one of {', '.join(SPLITS)}, found {split!r}")
     if sampling not in ("uniform", "popularity"):
         raise ConfigError(f"sampling: expected uniform or popularity, found {sampling!r}")
+    if negatives is not None and not 1 <= negatives < dataset.num_items:
+        raise ConfigError(
+            f"negatives: expected 1 to {dataset.num_items - 1}, fewer than there are items, "
+            f"found {negatives}"
+        )
     if model.num_items != dataset.num_items:
         raise ConfigError(
             f"expected a dataset of {model.num_items} items, found {dataset.num_items} "

@@ -53,6 +53,7 @@ def recommend_users(
     Raises:
         DataError: A user is not in the dataset.
     """
+    _refuse_bare_text(users=users)
     indices, unknown = dataset.user_ids.indices_of(users)
     if unknown:
         raise DataError(
@@ -92,8 +93,10 @@ def recommend_histories(
         include_seen: also recommend items of the history.
         user_ids: what to call the users; by default ``0``, ``1``, ….
     """
+    _refuse_bare_text(histories=histories)
     indices, unknown = [], []
     for history in histories:
+        _refuse_bare_text(history=history)
         known, dropped = model.item_ids.indices_of(history)
         indices.append(known)
         unknown += dropped
@@ -117,7 +120,7 @@ def _tables(
     if k < 1:
         raise ConfigError(f"k: expected at least 1, found {k}")
     size = max(1, min(1024, SCORES_AT_ONCE // (model.num_items + 1)))
-    for first in range(0, len(starts), size):
+    for first in range(0, max(1, len(starts)), size):
         part = slice(first, first + size)
         batch = history_batch(items, starts[part], ends[part], model.batch_spec)
         scores = model.score(batch)
@@ -169,3 +172,10 @@ def _concatenate(tables: Iterator[pa.Table]) -> pa.Table:
     import pyarrow as pa
 
     return pa.concat_tables(list(tables)).combine_chunks()
+
+
+def _refuse_bare_text(**arguments: object) -> None:
+    """Refuses ``"i3"`` where ``["i3"]`` is meant: it would be taken for a list of letters."""
+    for name, value in arguments.items():
+        if isinstance(value, str):
+            raise ConfigError(f"{name}: expected a list of ids, found the text {value!r}")

@@ -81,7 +81,8 @@ def load_state(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer) 
             weights[rest] = value
         elif kind == "optimizer":
             index, _, slot = rest.partition(".")
-            slots.setdefault(int(index), {})[slot] = value
+            # The optimiser keeps what it is given, and this is a view of the mapped file.
+            slots.setdefault(int(index), {})[slot] = value.clone()
     try:
         progress = Progress(**json.loads(metadata["progress"]))
         module.load_state_dict(weights)

@@ -24,7 +24,7 @@ from blin.checkpoint import TrainedModel, open_run_dataset, read_run_config, res
 from blin.config import build, check_known
 from blin.data.dataset import Dataset
 from blin.data.loader import Rows, TrainingLoader
-from blin.errors import BlinError, ConfigError, did_you_mean
+from blin.errors import BlinError, CheckpointError, ConfigError, did_you_mean
 from blin.evaluation.evaluator import evaluate
 from blin.files import replacing, sync
 from blin.models import MODELS
@@ -35,6 +35,13 @@ METRIC = "NDCG@10"
 """The validation metric that chooses the best epoch."""
 
 STATE_FILE = "checkpoints/last.safetensors"
+
+
+_CHOICES = {
+    "padding": ("zero", "repeat", "random-repeat"),
+    "fit": ("whole", "truncate"),
+    "copies": ("reset", "attend"),
+}
 
 
 @dataclass(frozen=True)
@@ -75,6 +82,10 @@ class TrainingConfig:
             raise ConfigError(f"learning_rate: expected above 0, found {self.learning_rate}")
         if self.weight_decay < 0:
             raise ConfigError(f"weight_decay: expected at least 0, found {self.weight_decay}")
+        for name, known in _CHOICES.items():
+            if getattr(self, name) not in known:
+                found = getattr(self, name)
+                raise ConfigError(f"{name}: expected one of {', '.join(known)}, found {found!r}")
         if not 0 <= self.seed < 2**63:
             raise ConfigError(f"seed: expected 0 or more, below 2^63, found {self.seed}")
 
@@ -188,7 +199,7 @@ def resume(
         data_dir: where its dataset is, if it has moved.
         settings: ``epochs`` and ``patience`` may differ from before, nothing else.
         device: as for :func:`train`.
-        threads: as for :func:`train`.
+        threads: of torch; None for as many as the run had before.
         on_event: as for :func:`train`.
 
     Raises:
@@ -196,6 +207,8 @@ def resume(
         ConfigError: Another setting is to change.
     """
     config = read_run_config(run)
+    # Sums split among another number of threads round differently.
+    threads = config.get("threads", 1) if threads is None else threads
     changes = dict(settings or {})
     for name in changes:
         if name not in ("epochs", "patience"):
@@ -269,6 +282,7 @@ class _Trainer:
                 "dataset": self.dataset.name,
                 "dataset_path": str(self.dataset.path.resolve()),
                 "fingerprint": self.dataset.fingerprint,
+                "threads": torch.get_num_threads(),
                 "settings": self.settings,
             }
             (new / "config.toml").write_text(tomli_w.dumps(config), encoding="utf-8")
@@ -276,13 +290,19 @@ class _Trainer:
             (new / "environment.json").write_text(environment + "\n", encoding="utf-8")
             self.trained.save_description(new / "model")
             self.run = _rename_to_free_name(new, parent, self.trained.name, self.config.seed)
-        _point_latest(runs_dir, self.run)
 
     def open_run(self, run: Path) -> None:
         """Takes up the state that a run was left in."""
         self.run = run
         if (run / STATE_FILE).exists():
             self.progress = load_state(run / STATE_FILE, self.module, self.optimizer)
+        elif (run / "history.jsonl").exists():
+            raise CheckpointError(f"{run / STATE_FILE}: missing: train a new run instead")
+        if self.progress.epoch > self.config.epochs:
+            raise ConfigError(
+                f"epochs: expected at least the {self.progress.epoch} that {run} has trained "
+                f"already, found {self.config.epochs}"
+            )
 
     def fit(self) -> RunResult:
         """Trains to the end and tests the best model."""
@@ -307,7 +327,7 @@ class _Trainer:
                     self.tell(Step(progress.epoch + 1, progress.step, losses, speed))
                     if stop:
                         progress.seconds = before + time.perf_counter() - begin
-                        save_state(self.run / STATE_FILE, self.module, self.optimizer, progress)
+                        self._save()
                         raise stop.exception()
                 self._finish_epoch(begin, before)
         return self._test()
@@ -356,9 +376,14 @@ class _Trainer:
         lines = "".join(json.dumps(record) + "\n" for record in progress.history)
         with replacing(self.run / "history.jsonl") as temporary:
             temporary.write_text(lines, encoding="utf-8")
-        save_state(self.run / STATE_FILE, self.module, self.optimizer, progress)
+        self._save()
         seconds = time.perf_counter() - begin
         self.tell(Validated(progress.epoch, means, metrics, best, seconds))
+
+    def _save(self) -> None:
+        """Saves the state; from now on the run can be resumed, and is the latest."""
+        save_state(self.run / STATE_FILE, self.module, self.optimizer, self.progress)
+        _point_latest(self.run)
 
     def _test(self) -> RunResult:
         """Evaluates the kept model on the test items."""
@@ -401,8 +426,9 @@ def _rename_to_free_name(new: Path, parent: Path, model: str, seed: int) -> Path
     raise BlinError(f"{parent}: a thousand runs were begun in this second")
 
 
-def _point_latest(runs_dir: Path, run: Path) -> None:
-    """Makes ``latest`` a link to the run, in one step."""
+def _point_latest(run: Path) -> None:
+    """Makes the runs' ``latest`` a link to this one, in one step."""
+    runs_dir = run.parent.parent
     temporary = runs_dir / f".latest-{os.getpid()}"
     temporary.unlink(missing_ok=True)
     temporary.symlink_to(run.relative_to(runs_dir))

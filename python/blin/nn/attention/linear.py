@@ -166,4 +166,5 @@ class LinearAttention(nn.Module):
 
     def _split(self, x: Tensor) -> Tensor:
         """Splits (B, N, D) into heads, (B, H, N, D / H)."""
-        return x.view(*x.shape[:2], self.num_heads, -1).transpose(1, 2)
+        batch, n, dim = x.shape
+        return x.view(batch, n, self.num_heads, dim // self.num_heads).transpose(1, 2)
