@@ -41,7 +41,7 @@ def test_a_log_becomes_what_the_slow_twin_makes_of_it(log, interactions, k, dupl
     expected = ingest.prepare(interactions, k=k, duplicates=duplicates)
     options = {"min_interactions": k, "duplicates": duplicates, "threads": threads}
     if not expected.sequences:
-        with pytest.raises(DataError, match=f"no interaction is left by the {k}-core"):
+        with pytest.raises(DataError, match="no interaction is left"):
             read(log, interactions, **options)
         return
     result = read(log, interactions, **options)
@@ -131,6 +131,33 @@ def test_rows_below_the_rating_are_left_out_and_counted(log):
     assert raw_sequences(result) == {"u": ["a", "c"]}
     assert result["report"]["rows_below_rating"] == 1
     assert result["report"]["rows_read"] == 3
+
+
+@pytest.mark.parametrize("user", ["", "NA", "NaN", "nan", "null", "NULL", "None", r"\N"])
+def test_rows_without_a_user_are_left_out_and_counted_whatever_else_they_hold(log, user):
+    result = read(log, [("u", "a", 1), (user, "a", "soon"), ("u", "b", 2)], min_interactions=1)
+    assert raw_sequences(result) == {"u": ["a", "b"]}
+    assert result["report"]["rows_without_user"] == 1
+    assert result["report"]["rows_read"] == 3
+
+
+def test_rows_without_an_item_are_left_out_and_an_item_may_have_any_name(log):
+    result = read(log, [("u", "NA", 1), ("u", "", 2), ("v", "null", 3)], min_interactions=1)
+    assert raw_sequences(result) == {"u": ["NA"], "v": ["null"]}
+    assert result["report"]["rows_without_item"] == 1
+    assert result["report"]["rows_without_user"] == 0
+
+
+@pytest.mark.parametrize("user", ["Na", "none", " NA", "0", "-"])
+def test_a_user_of_another_spelling_is_a_user(log, user):
+    assert raw_sequences(read(log, [(user, "a", 1)], min_interactions=1)) == {user: ["a"]}
+
+
+def test_a_sequence_without_a_user_is_left_out(log):
+    log.write_text("u a b\nNA a b c\nv b\n")
+    result = _core.read_log([log], min_interactions=1)
+    assert raw_sequences(result) == {"u": ["a", "b"], "v": ["b"]}
+    assert result["report"]["rows_without_user"] == 3
 
 
 def test_a_list_of_files_is_one_log_and_may_repeat_the_header(log, tmp_path):

@@ -7,6 +7,8 @@ from itertools import pairwise
 
 from reference.kcore import k_core
 
+MISSING_USERS = {"", "NA", "NaN", "nan", "null", "NULL", "None", "\\N"}
+
 Row = tuple[str, str, "int | None"]
 
 
@@ -26,6 +28,7 @@ class Prepared:
 
 
 def prepare(rows: list[Row], *, k: int, duplicates: str = "keep") -> Prepared:
+    rows = [row for row in rows if row[0] not in MISSING_USERS and row[1] != ""]
     rows, rounds = k_core(drop_duplicates(rows, duplicates), k)
     histories: dict[str, list[Row]] = {}
     for row in rows:

@@ -118,6 +118,8 @@ def _understood(metadata: Mapping[str, Any]) -> dict[str, str | None]:
     ]
     left_out = {
         "unreadable": metadata["rows_skipped"],
+        "without a user": metadata["rows_without_user"],
+        "without an item": metadata["rows_without_item"],
         "rated too low": metadata["rows_below_rating"],
         "repeated": metadata["rows_duplicate"],
     }

@@ -241,6 +241,8 @@ def _metadata(name: str, report: Mapping[str, Any], options: Mapping[str, Any]) 
         "interactions": report["interactions"],
         "rows_read": report["rows_read"],
         "rows_skipped": report["rows_skipped"],
+        "rows_without_user": report["rows_without_user"],
+        "rows_without_item": report["rows_without_item"],
         "rows_below_rating": report["rows_below_rating"],
         "rows_duplicate": report["rows_duplicate"],
         "skipped_messages": report["skipped_messages"],

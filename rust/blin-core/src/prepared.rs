@@ -14,6 +14,7 @@ use crate::sequences::Sequences;
 use crate::split::leave_one_out;
 use crate::vocabulary::Vocabulary;
 
+pub use crate::ingest::rows::RowCounts;
 pub use crate::ingest::source::SourceSummary;
 pub use crate::ingest::time::TimeUnit;
 
@@ -55,12 +56,8 @@ pub struct Report {
     pub layout: Layout,
     /// The files.
     pub sources: Vec<SourceSummary>,
-    /// Data rows seen; in a sequence file, items.
-    pub rows_read: u64,
-    /// Rows left out because they cannot be read.
-    pub rows_skipped: u64,
-    /// Rows left out because their rating is too low.
-    pub rows_below_rating: u64,
+    /// What became of the rows of the log.
+    pub rows: RowCounts,
     /// Rows left out because the user met the item before or met it again later.
     pub rows_duplicate: u64,
     /// What was wrong with the first rows that were skipped.
@@ -145,9 +142,7 @@ impl Preparation<'_> {
         let report = Report {
             layout,
             sources,
-            rows_read: log.rows_read,
-            rows_skipped: log.rows_skipped,
-            rows_below_rating: log.rows_below_rating,
+            rows: log.rows,
             rows_duplicate,
             messages: log.messages,
             before: core.before,
@@ -214,7 +209,10 @@ fn nothing_left(source: &SourceSummary, k: u32, before: Counts) -> Error {
     let Counts { users, items, interactions } = before;
     let path = source.path.display();
     Error::NothingLeft(if interactions == 0 {
-        format!("{path}: no interaction is left: all rows were skipped or below --min-rating")
+        format!(
+            "{path}: no interaction is left: all rows were unreadable, without a user or an item, \
+             or below --min-rating"
+        )
     } else {
         format!(
             "{path}: no interaction is left by the {k}-core of {interactions} interactions \

@@ -156,9 +156,11 @@ fn report_dict<'py>(py: Python<'py>, report: &Report) -> PyResult<Bound<'py, PyD
     let result = PyDict::new(py);
     result.set_item("layout", layout_dict(py, &report.layout)?)?;
     result.set_item("sources", sources_list(py, report)?)?;
-    result.set_item("rows_read", report.rows_read)?;
-    result.set_item("rows_skipped", report.rows_skipped)?;
-    result.set_item("rows_below_rating", report.rows_below_rating)?;
+    result.set_item("rows_read", report.rows.read)?;
+    result.set_item("rows_skipped", report.rows.skipped)?;
+    result.set_item("rows_without_user", report.rows.without_user)?;
+    result.set_item("rows_without_item", report.rows.without_item)?;
+    result.set_item("rows_below_rating", report.rows.below_rating)?;
     result.set_item("rows_duplicate", report.rows_duplicate)?;
     result.set_item("skipped_messages", &report.messages)?;
     result.set_item("before_k_core", counts_dict(py, report.before)?)?;

@@ -13,7 +13,7 @@ use crate::ingest::LogOptions;
 use crate::ingest::layout::{Format, Layout};
 use crate::ingest::lists::ListReader;
 use crate::ingest::quoted::QuotedReader;
-use crate::ingest::rows::{Rows, Table};
+use crate::ingest::rows::{RowCounts, Rows, Table};
 use crate::ingest::source::{Source, SourceSummary};
 use crate::ingest::table::TableReader;
 use crate::ingest::time::TimeUnit;
@@ -39,12 +39,8 @@ pub struct Log {
     pub time_unit: Option<TimeUnit>,
     /// The files.
     pub sources: Vec<SourceSummary>,
-    /// Data rows seen, good or not.
-    pub rows_read: u64,
-    /// Rows left out because they cannot be read.
-    pub rows_skipped: u64,
-    /// Rows left out because their rating is too low.
-    pub rows_below_rating: u64,
+    /// What became of the rows.
+    pub rows: RowCounts,
     /// What was wrong with the first rows that were skipped.
     pub messages: Vec<String>,
 }
@@ -71,8 +67,8 @@ pub fn read(
         let job = FileJob { path, layout: &layout, options, pool };
         sources.push(job.run(source, &mut table, &mut report)?);
     }
-    let Table { rows_read, rows_skipped, rows_below_rating, .. } = table;
-    if rows_read == 0 {
+    let rows = table.counts;
+    if rows.read == 0 {
         let found = if layout.has_header { "a header and no rows" } else { "no rows" };
         return Err(Error::log(first, "interactions", found));
     }
@@ -83,18 +79,7 @@ pub fn read(
         let (values, unit) = times.finish();
         (interactions.timestamps, time_unit) = (Some(values), Some(unit));
     }
-    Ok(Log {
-        interactions,
-        user_ids,
-        item_ids,
-        layout,
-        time_unit,
-        sources,
-        rows_read,
-        rows_skipped,
-        rows_below_rating,
-        messages,
-    })
+    Ok(Log { interactions, user_ids, item_ids, layout, time_unit, sources, rows, messages })
 }
 
 /// Recognises the layout of a log without reading more than its first block.

@@ -1,5 +1,6 @@
 //! What a parser makes of a block, and how the blocks of a log become one table.
 
+use std::ops::AddAssign;
 use std::path::Path;
 use std::str::FromStr;
 
@@ -110,6 +111,38 @@ impl IdColumn {
     }
 }
 
+/// What became of the data rows of a block or of a whole log, other than interactions.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RowCounts {
+    /// Data rows seen, of any kind; in a sequence file, items.
+    pub read: u64,
+    /// Rows left out because they cannot be read.
+    pub skipped: u64,
+    /// Rows left out because they name no user.
+    pub without_user: u64,
+    /// Rows left out because they name no item.
+    pub without_item: u64,
+    /// Rows left out because their rating is too low.
+    pub below_rating: u64,
+}
+
+impl AddAssign for RowCounts {
+    fn add_assign(&mut self, later: Self) {
+        self.read += later.read;
+        self.skipped += later.skipped;
+        self.without_user += later.without_user;
+        self.without_item += later.without_item;
+        self.below_rating += later.below_rating;
+    }
+}
+
+/// Whether a user's field says that there is none: it is empty, or what R, pandas, Python and
+/// databases write for a missing value.
+#[inline]
+pub fn is_missing_user(field: &[u8]) -> bool {
+    matches!(field, b"" | b"NA" | b"NaN" | b"nan" | b"null" | b"NULL" | b"None" | b"\\N")
+}
+
 /// The rows of one block.
 ///
 /// Blocks are parsed in any order and by any thread; [`Table::append`] in the order of the file
@@ -119,12 +152,8 @@ pub struct Rows {
     users: RawColumn,
     items: RawColumn,
     times: TimeColumn,
-    /// Data rows seen, good or not.
-    pub read: u64,
-    /// Rows left out because they cannot be read.
-    pub skipped: u64,
-    /// Rows left out because their rating is too low.
-    pub below_rating: u64,
+    /// What became of the rows.
+    pub counts: RowCounts,
     /// Lines seen, of any kind.
     pub lines: u64,
     bad: Vec<(u64, BadRow)>,
@@ -151,7 +180,7 @@ impl Rows {
 
     /// Notes that the row on `line` of this block cannot be read.
     pub fn push_bad(&mut self, line: u64, bad: BadRow) {
-        self.skipped += 1;
+        self.counts.skipped += 1;
         if self.bad.len() < KEPT_MESSAGES {
             self.bad.push((line, bad));
         }
@@ -159,7 +188,7 @@ impl Rows {
 
     /// Whether a row could not be read.
     pub fn has_bad(&self) -> bool {
-        self.skipped > 0
+        self.counts.skipped > 0
     }
 
     /// Forgets everything and keeps the memory.
@@ -168,7 +197,7 @@ impl Rows {
         self.items.clear();
         self.times.clear();
         self.bad.clear();
-        (self.read, self.skipped, self.below_rating, self.lines) = (0, 0, 0, 0);
+        (self.counts, self.lines) = (RowCounts::default(), 0);
     }
 }
 
@@ -189,12 +218,8 @@ pub struct Table {
     users: IdColumn,
     items: IdColumn,
     times: TimeColumn,
-    /// Data rows seen, good or not.
-    pub rows_read: u64,
-    /// Rows left out because they cannot be read.
-    pub rows_skipped: u64,
-    /// Rows left out because their rating is too low.
-    pub rows_below_rating: u64,
+    /// What became of the rows.
+    pub counts: RowCounts,
     /// The first messages of rows that were skipped.
     pub messages: Vec<String>,
     lines_of_file: u64,
@@ -223,9 +248,7 @@ impl Table {
             }
         }
         self.lines_of_file += later.lines;
-        self.rows_read += later.read;
-        self.rows_skipped += later.skipped;
-        self.rows_below_rating += later.below_rating;
+        self.counts += later.counts;
         let Self { users, items, times, .. } = self;
         let (users_fit, (items_fit, times_fit)) = join(
             || users.append(&later.users),

@@ -3,7 +3,7 @@
 use crate::ingest::LogOptions;
 use crate::ingest::columns::Role;
 use crate::ingest::layout::Layout;
-use crate::ingest::rows::{BadRow, OnBadRow, RowFault, Rows};
+use crate::ingest::rows::{BadRow, OnBadRow, RowFault, Rows, is_missing_user};
 use crate::ingest::time::{EXPECTED_DATE, EXPECTED_NUMBER, TimeStyle, parse};
 
 /// Longest piece of a field that a message repeats.
@@ -71,7 +71,7 @@ impl<'a> TableReader<'a> {
         line: u64,
         rows: &mut Rows,
     ) {
-        rows.read += 1;
+        rows.counts.read += 1;
         let outcome = self
             .check_length(spans, fields)
             .and_then(|()| self.take_row(|place| &bytes[spans[place].0..spans[place].1], rows));
@@ -124,11 +124,20 @@ impl<'a> TableReader<'a> {
         field: impl Fn(usize) -> &'b [u8],
         rows: &mut Rows,
     ) -> Result<(), BadRow> {
+        let (user, item) = (field(self.user), field(self.item));
+        if is_missing_user(user) {
+            rows.counts.without_user += 1;
+            return Ok(());
+        }
+        if item.is_empty() {
+            rows.counts.without_item += 1;
+            return Ok(());
+        }
         if let Some((place, threshold)) = self.rating {
             let rating = parse_rating(field(place))
                 .ok_or_else(|| self.bad_value(place, "a number", field(place)))?;
             if rating < threshold {
-                rows.below_rating += 1;
+                rows.counts.below_rating += 1;
                 return Ok(());
             }
         }
@@ -138,12 +147,6 @@ impl<'a> TableReader<'a> {
             }
             None => None,
         };
-        let (user, item) = (field(self.user), field(self.item));
-        for (place, id) in [(self.user, user), (self.item, item)] {
-            if id.is_empty() {
-                return Err(self.bad_value(place, "an id", id));
-            }
-        }
         rows.push(user, item, time).map_err(|fault| self.explain(fault, field))
     }
 
