@@ -6,7 +6,10 @@ import gzip
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from blin import _core
 from prepared import raw_ids, raw_sequences, raw_timestamps
@@ -177,6 +180,33 @@ def test_gzip_is_recognised_by_its_content_and_may_have_many_members(log):
     members = b"".join(gzip.compress(content[at : at + 7]) for at in range(0, len(content), 7))
     assert raw_sequences(read(log, single)) == SEQUENCES
     assert raw_sequences(read(log, members)) == SEQUENCES
+
+
+def zstd(content: bytes) -> bytes:
+    return pa.Codec("zstd").compress(content, asbytes=True)
+
+
+def test_zstd_is_recognised_by_its_content_and_may_have_many_frames(log):
+    content = table(",", header="user item rating time").encode()
+    frames = b"".join(zstd(content[at : at + 7]) for at in range(0, len(content), 7))
+    skippable = b"\x5a\x2a\x4d\x18\x03\0\0\0abc"
+    for compressed in (zstd(content), frames, skippable + zstd(content) + skippable):
+        assert raw_sequences(read(log, compressed)) == SEQUENCES
+
+
+@given(
+    rows=st.lists(st.tuples(st.integers(0, 99), st.integers(0, 10**9)), min_size=1),
+    frame_bytes=st.integers(1, 300),
+    repeats=st.integers(1, 40),
+)
+def test_zstd_gives_what_its_content_gives(tmp_path_factory, rows, frame_bytes, repeats):
+    log = tmp_path_factory.getbasetemp() / "log"
+    content = "".join(f"{user},{item}\n" for user, item in rows * repeats).encode()
+    starts = range(0, len(content), frame_bytes * repeats)
+    frames = [zstd(content[start : start + frame_bytes * repeats]) for start in starts]
+    plain = read(log, b"user,item\n" + content)
+    compressed = read(log, zstd(b"user,item\n") + b"".join(frames))
+    assert compressed["report"]["fingerprint"] == plain["report"]["fingerprint"]
 
 
 def test_quoted_fields_may_hold_delimiters_quotes_and_newlines(log):

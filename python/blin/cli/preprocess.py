@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("logs", nargs=-1, required=True, metavar="LOG...", type=click.Path(path_type=Path))
-@click.option("--name", help="Name of the dataset.  [default: the file's name]")
+@click.option("--name", help="Name of the dataset.  [default: the log's name]")
 @click.option("--delimiter", help="What separates the fields, e.g. , or :: or \\t.")
 @click.option("--header/--no-header", default=None, help="Whether the first row names the columns.")
 @click.option("--user-column", metavar="NAME|NUMBER", help="The column of users (first: 1).")
@@ -59,8 +59,9 @@ def preprocess(logs: tuple[Path, ...], data_dir: Path, output: Output, **layout:
     """Turn a raw log into a prepared dataset.
 
     LOG is a CSV or TSV file with any delimiter, with or without a header, or a file of sequences
-    (user item item ...), plain or gzip. Delimiter, columns and time unit are recognised; the
-    options are for logs where that goes wrong. Several files are read as one log.
+    (user item item ...), plain, gzip or zstd. Delimiter, columns and time unit are recognised; the
+    options are for logs where that goes wrong. Several files, or a directory of them, are read as
+    one log.
     """
     from blin.data import prepare
 
@@ -124,7 +125,7 @@ def _understood(metadata: Mapping[str, Any]) -> dict[str, str | None]:
         "repeated": metadata["rows_duplicate"],
     }
     return {
-        "log": f"{', '.join(source['file'] for source in metadata['sources'])} ({size_of(size)})",
+        "log": f"{_files(metadata['sources'])} ({size_of(size)})",
         "format": f"{layout['format']}, fields separated by {_named(layout['delimiter'])}, "
         f"{'with' if layout['header'] else 'without'} a header",
         "columns": ", ".join(columns) or None,
@@ -134,6 +135,11 @@ def _understood(metadata: Mapping[str, Any]) -> dict[str, str | None]:
         "repeats": f"{metadata['repeats']:,} interactions with an item that the user had before",
         "ties": ties and _ties(ties),
     }
+
+
+def _files(sources: Sequence[Mapping[str, Any]]) -> str:
+    names = [source["file"] for source in sources]
+    return ", ".join(names) if len(names) <= 3 else f"{names[0]} to {names[-1]}, {len(names)} files"
 
 
 def _ties(ties: Mapping[str, Any]) -> str:

@@ -144,7 +144,8 @@ def load_dataset(source: str | Path, *, data_dir: Path | None = None, **options:
     """Opens a prepared dataset, by name or directory, or prepares a raw log first.
 
     Args:
-        source: the name of a prepared dataset in ``data_dir``, its directory, or a log file.
+        source: the name of a prepared dataset in ``data_dir``, its directory, a log
+            file, or a directory of its parts.
         data_dir: where prepared datasets live; by default ``$BLIN_DATA_DIR`` or ``data``.
         options: for a log, the options of :func:`blin.data.prepare.preprocess`.
 
@@ -155,7 +156,7 @@ def load_dataset(source: str | Path, *, data_dir: Path | None = None, **options:
     for candidate in (data_dir / source, Path(source)):
         if (candidate / "dataset.json").exists():
             return Dataset(candidate)
-    if Path(source).is_file():
+    if Path(source).exists():
         from blin.data.prepare import preprocess
 
         return Dataset(Path(preprocess(source, data_dir=data_dir, **options).path))

@@ -26,10 +26,10 @@ import pyarrow.parquet as pq
 from blin import _core
 from blin.data.dataset import FORMAT_VERSION
 from blin.data.directory import Directory, Write
-from blin.errors import ConfigError
+from blin.errors import ConfigError, DataError
 
 _NAME = re.compile(r"[\w+-][\w.+-]*")
-_SUFFIXES = {".gz", ".csv", ".tsv", ".txt", ".dat", ".data", ".inter", ".log"}
+_SUFFIXES = {".gz", ".zst", ".csv", ".tsv", ".txt", ".dat", ".data", ".inter", ".log"}
 _PEAK = re.compile(r"VmHWM:\s+(\d+) kB")
 _SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
 _FILES = ("items.npy", "offsets.npy", "splits.npy", "users.parquet", "items.parquet")
@@ -105,9 +105,12 @@ def preprocess(
     this name before, nothing is done.
 
     Args:
-        paths: The log, or its parts in order: tables or sequence files, plain or gzip.
+        paths: The log, or its parts in order: tables or sequence files, plain, gzip or zstd. A
+            directory stands for the files in it, sorted by name, without those whose name begins
+            with ``.`` or ``_``.
         data_dir: Where prepared datasets live.
-        name: The dataset's name; by default the first file's without suffixes, in lower case.
+        name: The dataset's name; by default that of the first file or directory without suffixes,
+            in lower case.
         delimiter: What separates two fields, for example ``"::"``.
         header: Whether the first line names the columns.
         user_column: The users' column by name or, counted from 1, by number; so for the others.
@@ -137,10 +140,11 @@ def preprocess(
         (2, 2, 3)
     """
     start = time.perf_counter()
-    sources = [Path(path) for path in ([paths] if isinstance(paths, str | Path) else paths)]
-    if not sources:
+    given = [Path(path) for path in ([paths] if isinstance(paths, str | Path) else paths)]
+    if not given:
         raise ConfigError("paths: expected at least one file, found none")
-    name = _dataset_name(name, sources[0])
+    name = _dataset_name(name, given[0])
+    sources = [part for path in given for part in _parts(path)]
     options: dict[str, Any] = {
         "delimiter": "\t" if delimiter == r"\t" else delimiter,
         "header": header,
@@ -181,13 +185,28 @@ def preprocess(
 
 def _dataset_name(name: str | None, source: Path) -> str:
     if name is None:
-        stem = Path(source.name)
+        stem = Path(source.name or source.resolve().name)
         while stem.suffix.lower() in _SUFFIXES:
             stem = stem.with_suffix("")
         name = re.sub(r"[^\w.+-]+", "-", stem.name.lower()).strip("-.") or "log"
     if not _NAME.fullmatch(name):
         raise ConfigError(f'name: expected letters, digits, ".", "+", "_" and "-", found "{name}"')
     return name
+
+
+def _parts(path: Path) -> list[Path]:
+    """Returns the file itself, or a directory's files as engines such as Spark leave them there."""
+    if not path.is_dir():
+        return [path]
+    parts = [
+        part
+        for part in sorted(path.rglob("*"))
+        if not part.is_dir()
+        and not any(piece.startswith((".", "_")) for piece in part.relative_to(path).parts)
+    ]
+    if not parts:
+        raise DataError(f"{path}: expected a directory of log files, found none in it")
+    return parts
 
 
 def _reusable_metadata(

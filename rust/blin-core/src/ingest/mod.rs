@@ -13,6 +13,7 @@ pub mod rows;
 pub mod source;
 mod table;
 pub mod time;
+mod zstd;
 
 pub use layout::{Format, Layout};
 pub use reader::{Log, read, sniff};

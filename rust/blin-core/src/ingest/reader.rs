@@ -47,7 +47,7 @@ pub struct Log {
 
 /// Reads the parts of a log, in this order, on the current rayon pool.
 ///
-/// The first file tells the layout; a later one may repeat its header.
+/// The first file that is not empty tells the layout; a later one may repeat its header.
 pub fn read(
     paths: &[PathBuf],
     options: &LogOptions,
@@ -58,8 +58,7 @@ pub fn read(
     let total = total_bytes(paths)?;
     let counter = Arc::clone(&bytes_read);
     let mut report = move || hook(Progress { done: counter.load(Ordering::Relaxed), total });
-    let first = paths.first().ok_or_else(|| Error::argument("paths", "at least one file", ""))?;
-    let layout = sniff(first, options)?;
+    let (first, layout) = sniff_parts(paths, options)?;
     let mut table = Table::default();
     let mut sources = Vec::with_capacity(paths.len());
     for path in paths {
@@ -86,6 +85,19 @@ pub fn read(
 pub fn sniff(path: &Path, options: &LogOptions) -> Result<Layout> {
     let head = Source::open(path, Arc::default())?.next_block()?.unwrap_or_default();
     Layout::sniff(path, &head, options)
+}
+
+/// Recognises the layout by the first part that holds something.
+fn sniff_parts<'a>(paths: &'a [PathBuf], options: &LogOptions) -> Result<(&'a Path, Layout)> {
+    let (last, others) =
+        paths.split_last().ok_or_else(|| Error::argument("paths", "at least one file", ""))?;
+    for path in others {
+        let head = Source::open(path, Arc::default())?.next_block()?.unwrap_or_default();
+        if !head.trim_ascii().is_empty() {
+            return Ok((path, Layout::sniff(path, &head, options)?));
+        }
+    }
+    Ok((last, sniff(last, options)?))
 }
 
 fn total_bytes(paths: &[PathBuf]) -> Result<u64> {
