@@ -135,7 +135,10 @@ def test_a_directory_is_not_a_log(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"log_format": "xml"}, 'log_format: expected "table" or "sequences", found "xml"'),
+        (
+            {"log_format": "xml"},
+            'log_format: expected "table", "sequences" or "jsonl", found "xml"',
+        ),
         ({"on_bad_row": "cry"}, 'on_bad_row: expected "fail" or "skip", found "cry"'),
         ({"duplicates": "no"}, 'duplicates: expected "keep", "first" or "last", found "no"'),
         ({"threads": 0}, "threads: expected at least 1, found 0"),
@@ -192,7 +195,7 @@ def test_a_quote_that_is_never_closed_is_refused_in_bounded_memory(log):
         optional={
             "header": st.booleans(),
             "delimiter": st.sampled_from([",", "::", " ", "\t", "a"]),
-            "log_format": st.sampled_from(["table", "sequences"]),
+            "log_format": st.sampled_from(["table", "sequences", "jsonl"]),
             "min_rating": st.floats(0, 5),
             "user_column": st.sampled_from(["1", "2", "user"]),
             "item_column": st.sampled_from(["1", "3", "item"]),

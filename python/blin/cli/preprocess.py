@@ -49,8 +49,8 @@ if TYPE_CHECKING:
 @click.option(
     "--format",
     "log_format",
-    type=click.Choice(["table", "sequences"]),
-    help="One interaction a row, or one user a row: user item item ...",
+    type=click.Choice(["table", "sequences", "jsonl"]),
+    help="One interaction a row; one user a row: user item item ...; or one JSON object a row.",
 )
 @options.data_dir
 @options.threads
@@ -58,10 +58,10 @@ if TYPE_CHECKING:
 def preprocess(logs: tuple[Path, ...], data_dir: Path, output: Output, **layout: Any) -> None:
     """Turn a raw log into a prepared dataset.
 
-    LOG is a CSV or TSV file with any delimiter, with or without a header, or a file of sequences
-    (user item item ...), plain, gzip or zstd. Delimiter, columns and time unit are recognised; the
-    options are for logs where that goes wrong. Several files, or a directory of them, are read as
-    one log.
+    LOG is a CSV or TSV file with any delimiter, with or without a header, a file of sequences (user
+    item item ...) or JSON lines, plain, gzip or zstd. Delimiter, columns and time unit are
+    recognised; the options are for logs where that goes wrong. Several files, or a directory of
+    them, are read as one log.
     """
     from blin.data import prepare
 
@@ -126,8 +126,7 @@ def _understood(metadata: Mapping[str, Any]) -> dict[str, str | None]:
     }
     return {
         "log": f"{_files(metadata['sources'])} ({size_of(size)})",
-        "format": f"{layout['format']}, fields separated by {_named(layout['delimiter'])}, "
-        f"{'with' if layout['header'] else 'without'} a header",
+        "format": _format(layout),
         "columns": ", ".join(columns) or None,
         "times": time and f"{time['first_date']} to {time['last_date']}, in {time['unit']}",
         "rows": f"{metadata['rows_read']:,}"
@@ -135,6 +134,15 @@ def _understood(metadata: Mapping[str, Any]) -> dict[str, str | None]:
         "repeats": f"{metadata['repeats']:,} interactions with an item that the user had before",
         "ties": ties and _ties(ties),
     }
+
+
+def _format(layout: Mapping[str, Any]) -> str:
+    if layout["format"] == "jsonl":
+        return "JSON lines"
+    header = "with" if layout["header"] else "without"
+    return (
+        f"{layout['format']}, fields separated by {_named(layout['delimiter'])}, {header} a header"
+    )
 
 
 def _files(sources: Sequence[Mapping[str, Any]]) -> str:

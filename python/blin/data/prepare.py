@@ -29,7 +29,9 @@ from blin.data.directory import Directory, Write
 from blin.errors import ConfigError, DataError
 
 _NAME = re.compile(r"[\w+-][\w.+-]*")
-_SUFFIXES = {".gz", ".zst", ".csv", ".tsv", ".txt", ".dat", ".data", ".inter", ".log"}
+_COMPRESSIONS = {".gz", ".zst"}
+_FORMATS = {".csv", ".tsv", ".txt", ".dat", ".data", ".inter", ".log", ".json", ".jsonl", ".ndjson"}
+_SUFFIXES = _COMPRESSIONS | _FORMATS
 _PEAK = re.compile(r"VmHWM:\s+(\d+) kB")
 _SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
 _FILES = ("items.npy", "offsets.npy", "splits.npy", "users.parquet", "items.parquet")
@@ -105,9 +107,9 @@ def preprocess(
     this name before, nothing is done.
 
     Args:
-        paths: The log, or its parts in order: tables or sequence files, plain, gzip or zstd. A
-            directory stands for the files in it, sorted by name, without those whose name begins
-            with ``.`` or ``_``.
+        paths: The log, or its parts in order: tables, sequence files or JSON lines, plain,
+            gzip or zstd. A directory stands for the files in it, sorted by name, without those
+            whose name begins with ``.`` or ``_``.
         data_dir: Where prepared datasets live.
         name: The dataset's name; by default that of the first file or directory without suffixes,
             in lower case.
@@ -122,7 +124,8 @@ def preprocess(
         duplicates: Which of a user's interactions with one item stay: ``"keep"`` all, the
             ``"first"`` or the ``"last"``.
         on_bad_row: ``"fail"`` at the first row that cannot be read, or ``"skip"`` and count it.
-        log_format: ``"table"`` or ``"sequences"`` (``user item item …``, oldest first).
+        log_format: ``"table"``, ``"sequences"`` (``user item item …``, oldest first) or ``"jsonl"``
+            (one object of JSON a line).
         threads: Threads to use; the result does not depend on it.
         on_progress: Called with the bytes read and the bytes there are.
 

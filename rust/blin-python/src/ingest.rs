@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use blin_core::error::Error;
-use blin_core::ingest::{self, Layout, LogOptions};
+use blin_core::ingest::{self, Format, Layout, LogOptions};
 use blin_core::kcore::Counts;
 use blin_core::prepared::{PrepareOptions, Prepared, Report, prepare};
 use blin_core::progress::Progress;
@@ -181,8 +181,9 @@ fn report_dict<'py>(py: Python<'py>, report: &Report) -> PyResult<Bound<'py, PyD
 fn layout_dict<'py>(py: Python<'py>, layout: &Layout) -> PyResult<Bound<'py, PyDict>> {
     let result = PyDict::new(py);
     result.set_item("format", layout.format.name())?;
-    result.set_item("delimiter", &layout.delimiter)?;
-    result.set_item("header", layout.has_header)?;
+    let is_json = layout.format == Format::JsonLines;
+    result.set_item("delimiter", (!is_json).then_some(&layout.delimiter))?;
+    result.set_item("header", (!is_json).then_some(layout.has_header))?;
     result.set_item("columns", &layout.columns)?;
     result.set_item("user_column", layout.user_column())?;
     result.set_item("item_column", layout.item_column())?;

@@ -5,10 +5,12 @@
 //! number of threads.
 
 mod columns;
+mod json;
 pub mod layout;
 mod lists;
 mod quoted;
 mod reader;
+mod record;
 pub mod rows;
 pub mod source;
 mod table;
@@ -24,7 +26,7 @@ pub use rows::OnBadRow;
 /// Columns are given by name or, counted from 1, by number.
 #[derive(Clone, Debug, Default)]
 pub struct LogOptions {
-    /// Rows or sequences.
+    /// Rows, sequences or JSON lines.
     pub format: Option<Format>,
     /// What stands between two fields.
     pub delimiter: Option<String>,

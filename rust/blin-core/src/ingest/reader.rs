@@ -10,6 +10,7 @@ use rayon::prelude::*;
 
 use crate::error::{Error, Result};
 use crate::ingest::LogOptions;
+use crate::ingest::json::JsonReader;
 use crate::ingest::layout::{Format, Layout};
 use crate::ingest::lists::ListReader;
 use crate::ingest::quoted::QuotedReader;
@@ -228,12 +229,14 @@ impl FileJob<'_> {
 enum Parser<'a> {
     Table(TableReader<'a>),
     Lists(ListReader<'a>),
+    Json(JsonReader<'a>),
 }
 
 impl<'a> Parser<'a> {
     fn new(layout: &'a Layout, options: &LogOptions) -> Self {
         match layout.format {
             Format::Table => Self::Table(TableReader::new(layout, options)),
+            Format::JsonLines => Self::Json(JsonReader::new(layout, options)),
             Format::Sequences => {
                 Self::Lists(ListReader::new(&layout.delimiter, options.on_bad_row))
             }
@@ -251,6 +254,7 @@ impl<'a> Parser<'a> {
                 }
             }
             Self::Lists(reader) => reader.read_block(bytes, &mut slot.rows),
+            Self::Json(reader) => reader.read_block(bytes, &mut slot.rows),
         }
     }
 }
