@@ -42,6 +42,8 @@ def read_log(
     log_format: str | None = None,
     on_bad_row: str = "fail",
     min_interactions: int = 5,
+    min_user_interactions: int | None = None,
+    min_item_interactions: int | None = None,
     duplicates: str = "keep",
     threads: int | None = None,
     on_progress: Callable[[int, int], object] | None = None,

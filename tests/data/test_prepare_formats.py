@@ -271,5 +271,6 @@ def test_inspection_tells_the_layout_and_reads_no_further(log):
         "user_column": "1",
         "item_column": "2",
         "time_column": "4",
+        "tie_break_column": None,
         "rating_column": "3",
     }

@@ -27,14 +27,17 @@ class Prepared:
     users_with_tied_last: int
 
 
-def prepare(rows: list[Row], *, k: int, duplicates: str = "keep") -> Prepared:
+def prepare(
+    rows: list[Row], *, k: int, item_k: int | None = None, duplicates: str = "keep"
+) -> Prepared:
+    """Rows may have a fourth field, which orders what has the same time."""
     rows = [row for row in rows if row[0] not in MISSING_USERS and row[1] != ""]
-    rows, rounds = k_core(drop_duplicates(rows, duplicates), k)
+    rows, rounds = k_core(drop_duplicates(rows, duplicates), k, item_k)
     histories: dict[str, list[Row]] = {}
     for row in rows:
         histories.setdefault(row[0], []).append(row)
     for history in histories.values():
-        history.sort(key=lambda row: row[2] or 0)
+        history.sort(key=moment)
     times = {user: [row[2] for row in history] for user, history in histories.items()}
     return Prepared(
         user_ids=list(histories),
@@ -51,10 +54,14 @@ def prepare(rows: list[Row], *, k: int, duplicates: str = "keep") -> Prepared:
     )
 
 
+def moment(row: Row) -> tuple[int, ...]:
+    return tuple(time or 0 for time in row[2:])
+
+
 def drop_duplicates(rows: list[Row], duplicates: str) -> list[Row]:
     if duplicates == "keep":
         return rows
-    by_time = sorted(range(len(rows)), key=lambda place: rows[place][2] or 0)
+    by_time = sorted(range(len(rows)), key=lambda place: moment(rows[place]))
     if duplicates == "last":
         by_time.reverse()
     survivors: dict[tuple[str, str], int] = {}

@@ -22,7 +22,11 @@ if TYPE_CHECKING:
 @click.option("--header/--no-header", default=None, help="Whether the first row names the columns.")
 @click.option("--user-column", metavar="NAME|NUMBER", help="The column of users (first: 1).")
 @click.option("--item-column", metavar="NAME|NUMBER", help="The column of items.")
-@click.option("--time-column", metavar="NAME|NUMBER", help="The column of times.")
+@click.option(
+    "--time-column",
+    metavar="NAME|NUMBER",
+    help="The column of times; A,B: two columns, B orders what has the same A.",
+)
 @click.option("--rating-column", metavar="NAME|NUMBER", help="The column of ratings.")
 @click.option("--min-rating", type=float, help="Leave out rows rated lower than this.")
 @click.option(
@@ -31,6 +35,16 @@ if TYPE_CHECKING:
     default=5,
     show_default=True,
     help="Keep users and items with at least this many interactions, repeatedly.",
+)
+@click.option(
+    "--min-user-interactions",
+    type=click.IntRange(min=1),
+    help="The same for users only.  [default: --min-interactions]",
+)
+@click.option(
+    "--min-item-interactions",
+    type=click.IntRange(min=1),
+    help="The same for items only.  [default: --min-interactions]",
 )
 @click.option(
     "--duplicates",
@@ -83,7 +97,7 @@ def show_report(report: PrepareReport, output: Output) -> None:
     names = ["as read", *(f"round {number}" for number in range(1, len(rounds)))]
     output.table(
         (
-            f"{report.metadata['options']['min_interactions']}-core",
+            _core_name(report.metadata["options"]),
             "users",
             "items",
             "interactions",
@@ -108,13 +122,19 @@ def show_report(report: PrepareReport, output: Output) -> None:
     )
 
 
+def _core_name(options: Mapping[str, Any]) -> str:
+    both = options["min_interactions"]
+    users, items = (options[f"min_{side}_interactions"] or both for side in ("user", "item"))
+    return f"{users}-core" if users == items else f"core {users}/{items}"
+
+
 def _understood(metadata: Mapping[str, Any]) -> dict[str, str | None]:
     """Says how the log was read; what does not apply is None."""
     layout, time, ties = metadata["layout"], metadata["time"], metadata["ties"]
     size = sum(source["bytes"] for source in metadata["sources"])
     columns = [
-        f"{role} {layout[role + '_column']}"
-        for role in ("user", "item", "time", "rating")
+        f"{role.replace('_', '-')} {layout[role + '_column']}"
+        for role in ("user", "item", "time", "tie_break", "rating")
         if layout[role + "_column"] is not None
     ]
     left_out = {

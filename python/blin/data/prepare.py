@@ -95,6 +95,8 @@ def preprocess(
     rating_column: str | None = None,
     min_rating: float | None = None,
     min_interactions: int = 5,
+    min_user_interactions: int | None = None,
+    min_item_interactions: int | None = None,
     duplicates: str = "keep",
     on_bad_row: str = "fail",
     log_format: str | None = None,
@@ -117,10 +119,13 @@ def preprocess(
         header: Whether the first line names the columns.
         user_column: The users' column by name or, counted from 1, by number; so for the others.
         item_column: The items' column.
-        time_column: The times' column.
+        time_column: The times' column; ``"day,moment"`` is two columns, of which the second orders
+            what has the same time in the first.
         rating_column: The ratings' column, used only with ``min_rating``.
         min_rating: Rows with a lower rating are left out.
         min_interactions: Users and items with fewer interactions are removed until none is left.
+        min_user_interactions: The same for users only, in place of ``min_interactions``.
+        min_item_interactions: The same for items only, in place of ``min_interactions``.
         duplicates: Which of a user's interactions with one item stay: ``"keep"`` all, the
             ``"first"`` or the ``"last"``.
         on_bad_row: ``"fail"`` at the first row that cannot be read, or ``"skip"`` and count it.
@@ -157,6 +162,8 @@ def preprocess(
         "rating_column": rating_column,
         "min_rating": min_rating,
         "min_interactions": min_interactions,
+        "min_user_interactions": min_user_interactions,
+        "min_item_interactions": min_item_interactions,
         "duplicates": duplicates,
         "on_bad_row": on_bad_row,
         "log_format": log_format,

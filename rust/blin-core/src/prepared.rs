@@ -8,7 +8,7 @@ use crate::duplicates::{Duplicates, count_repeats, keep};
 use crate::error::{Error, Result};
 use crate::ingest::{self, Layout, Log, LogOptions};
 use crate::interactions::{Interactions, renumber};
-use crate::kcore::{Counts, k_core};
+use crate::kcore::{Counts, Thresholds, k_core};
 use crate::progress::{Hook, Progress};
 use crate::sequences::Sequences;
 use crate::split::leave_one_out;
@@ -24,8 +24,8 @@ pub use crate::ingest::time::TimeUnit;
 pub struct PrepareOptions {
     /// How the log is to be read.
     pub log: LogOptions,
-    /// The k of the k-core; 0 and 1 leave everything.
-    pub min_interactions: u32,
+    /// How many interactions a user and an item must have, repeatedly.
+    pub thresholds: Thresholds,
     /// What to do with repeated pairs of user and item.
     pub duplicates: Duplicates,
     /// Threads to use; as many as the machine gives if nothing is said.
@@ -175,13 +175,13 @@ impl Preparation<'_> {
         source: &SourceSummary,
         check: &mut dyn FnMut() -> Result<()>,
     ) -> Result<Core> {
-        let k = self.options.min_interactions;
-        let core = k_core(&interactions.users, &interactions.items, k, check)?;
+        let thresholds = self.options.thresholds;
+        let core = k_core(&interactions.users, &interactions.items, thresholds, check)?;
         if let Some(kept) = &core.kept {
             interactions.retain(kept);
         }
         if interactions.is_empty() {
-            return Err(nothing_left(source, k, core.before));
+            return Err(nothing_left(source, thresholds, core.before));
         }
         Ok(Core { before: core.before, rounds: core.rounds })
     }
@@ -205,9 +205,13 @@ struct Core {
     rounds: Vec<Counts>,
 }
 
-fn nothing_left(source: &SourceSummary, k: u32, before: Counts) -> Error {
+fn nothing_left(source: &SourceSummary, thresholds: Thresholds, before: Counts) -> Error {
     let Counts { users, items, interactions } = before;
     let path = source.path.display();
+    let core = match thresholds {
+        Thresholds { users, items } if users == items => format!("{users}-core"),
+        Thresholds { users, items } => format!("core ({users} per user, {items} per item)"),
+    };
     Error::NothingLeft(if interactions == 0 {
         format!(
             "{path}: no interaction is left: all rows were unreadable, without a user or an item, \
@@ -215,7 +219,7 @@ fn nothing_left(source: &SourceSummary, k: u32, before: Counts) -> Error {
         )
     } else {
         format!(
-            "{path}: no interaction is left by the {k}-core of {interactions} interactions \
+            "{path}: no interaction is left by the {core} of {interactions} interactions \
              ({users} users, {items} items); try a smaller --min-interactions"
         )
     })

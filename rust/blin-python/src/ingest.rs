@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use blin_core::error::Error;
 use blin_core::ingest::{self, Format, Layout, LogOptions};
-use blin_core::kcore::Counts;
+use blin_core::kcore::{Counts, Thresholds};
 use blin_core::prepared::{PrepareOptions, Prepared, Report, prepare};
 use blin_core::progress::Progress;
 use blin_core::vocabulary::Vocabulary;
@@ -57,8 +57,8 @@ pub fn inspect_log<'py>(
 #[pyo3(signature = (
     paths, *, delimiter = None, header = None, user_column = None, item_column = None,
     time_column = None, rating_column = None, min_rating = None, log_format = None,
-    on_bad_row = "fail", min_interactions = 5, duplicates = "keep", threads = None,
-    on_progress = None,
+    on_bad_row = "fail", min_interactions = 5, min_user_interactions = None,
+    min_item_interactions = None, duplicates = "keep", threads = None, on_progress = None,
 ))]
 #[expect(clippy::too_many_arguments, reason = "keyword-only in Python")]
 pub fn read_log<'py>(
@@ -74,6 +74,8 @@ pub fn read_log<'py>(
     log_format: Option<&str>,
     on_bad_row: &str,
     min_interactions: u32,
+    min_user_interactions: Option<u32>,
+    min_item_interactions: Option<u32>,
     duplicates: &str,
     threads: Option<usize>,
     on_progress: Option<Py<PyAny>>,
@@ -90,7 +92,10 @@ pub fn read_log<'py>(
             min_rating,
             on_bad_row: on_bad_row.parse()?,
         },
-        min_interactions,
+        thresholds: Thresholds {
+            users: min_user_interactions.unwrap_or(min_interactions),
+            items: min_item_interactions.unwrap_or(min_interactions),
+        },
         duplicates: duplicates.parse()?,
         threads,
     };
@@ -188,6 +193,7 @@ fn layout_dict<'py>(py: Python<'py>, layout: &Layout) -> PyResult<Bound<'py, PyD
     result.set_item("user_column", layout.user_column())?;
     result.set_item("item_column", layout.item_column())?;
     result.set_item("time_column", layout.time_column())?;
+    result.set_item("tie_break_column", layout.tie_break_column())?;
     result.set_item("rating_column", layout.rating_column())?;
     Ok(result)
 }

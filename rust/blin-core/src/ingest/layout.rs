@@ -69,6 +69,8 @@ pub struct Layout {
     pub columns: Vec<String>,
     /// How the times are written, if there are any.
     pub time_style: Option<TimeStyle>,
+    /// How the times that decide between equal ones are written, if there are any.
+    pub tie_break_style: Option<TimeStyle>,
     places: Places,
     /// The first line as it stands in the file, if it is a header.
     header: Vec<u8>,
@@ -105,6 +107,11 @@ impl Layout {
         self.column(Role::Time)
     }
 
+    /// The name of the column that orders events of the same time.
+    pub fn tie_break_column(&self) -> Option<&str> {
+        self.column(Role::TieBreak)
+    }
+
     /// The name of the ratings' column.
     pub fn rating_column(&self) -> Option<&str> {
         self.column(Role::Rating)
@@ -136,6 +143,7 @@ impl Layout {
             has_header: false,
             columns: Vec::new(),
             time_style: None,
+            tie_break_style: None,
             places: Places::default(),
             header: Vec::new(),
         }
@@ -152,7 +160,8 @@ impl Layout {
             format: Format::JsonLines,
             delimiter: String::new(),
             has_header: false,
-            time_style: time_style(&places, &rows),
+            time_style: time_style(Role::Time, &places, &rows),
+            tie_break_style: time_style(Role::TieBreak, &places, &rows),
             columns,
             places,
             header: Vec::new(),
@@ -172,16 +181,26 @@ impl Layout {
             rows.insert(0, first);
         }
         let places = columns::find(path, &names, has_header, &rows, options)?;
-        let time_style = time_style(&places, &rows);
+        let [time_style, tie_break_style] =
+            [Role::Time, Role::TieBreak].map(|role| time_style(role, &places, &rows));
         let header = if has_header { head[..first_bytes].to_vec() } else { Vec::new() };
         let (format, columns) = (Format::Table, names);
-        Ok(Self { format, delimiter, has_header, columns, time_style, places, header })
+        Ok(Self {
+            format,
+            delimiter,
+            has_header,
+            columns,
+            time_style,
+            tie_break_style,
+            places,
+            header,
+        })
     }
 }
 
 /// How the first time of the sample is written.
-fn time_style(places: &Places, rows: &[Vec<Vec<u8>>]) -> Option<TimeStyle> {
-    let place = places.of(Role::Time)?;
+fn time_style(role: Role, places: &Places, rows: &[Vec<Vec<u8>>]) -> Option<TimeStyle> {
+    let place = places.of(role)?;
     let first_time = rows.iter().find_map(|row| style_of(row.get(place)?));
     Some(first_time.unwrap_or(TimeStyle::Number))
 }

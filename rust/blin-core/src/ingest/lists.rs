@@ -74,9 +74,9 @@ fn push_fields<'a>(
             rows.counts.without_user += 1;
             continue;
         }
-        rows.push(user, item, None).map_err(|fault| match fault {
+        rows.push(user, item, None, None).map_err(|fault| match fault {
             RowFault::User => bad("a user in UTF-8", "other bytes"),
-            RowFault::Item | RowFault::Time => bad("items in UTF-8", "other bytes"),
+            _ => bad("items in UTF-8", "other bytes"),
         })?;
     }
     Ok(())

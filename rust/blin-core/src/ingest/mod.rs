@@ -36,7 +36,7 @@ pub struct LogOptions {
     pub user_column: Option<String>,
     /// The column of the items.
     pub item_column: Option<String>,
-    /// The column of the times.
+    /// The column of the times, or two columns `a,b` of which b orders what has the same a.
     pub time_column: Option<String>,
     /// The column of the ratings.
     pub rating_column: Option<String>,

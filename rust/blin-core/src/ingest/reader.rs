@@ -73,12 +73,7 @@ pub fn read(
         return Err(Error::log(first, "interactions", found));
     }
     let messages = std::mem::take(&mut table.messages);
-    let (mut interactions, times, user_ids, item_ids) = table.finish();
-    let mut time_unit = None;
-    if layout.time_style.is_some() {
-        let (values, unit) = times.finish();
-        (interactions.timestamps, time_unit) = (Some(values), Some(unit));
-    }
+    let (interactions, time_unit, user_ids, item_ids) = table.finish(&layout);
     Ok(Log { interactions, user_ids, item_ids, layout, time_unit, sources, rows, messages })
 }
 

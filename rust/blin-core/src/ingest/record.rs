@@ -4,7 +4,7 @@ use crate::ingest::LogOptions;
 use crate::ingest::columns::Role;
 use crate::ingest::layout::Layout;
 use crate::ingest::rows::{BadRow, RowFault, Rows, is_missing_user};
-use crate::ingest::time::{EXPECTED_DATE, EXPECTED_NUMBER, TimeStyle, parse};
+use crate::ingest::time::{EXPECTED_DATE, EXPECTED_NUMBER, Time, TimeStyle, parse};
 
 /// Longest piece of a field that a message repeats.
 const QUOTED_CHARS: usize = 60;
@@ -15,6 +15,7 @@ pub struct RecordReader<'a> {
     user: usize,
     item: usize,
     time: Option<(usize, TimeStyle)>,
+    tie_break: Option<(usize, TimeStyle)>,
     rating: Option<(usize, f64)>,
 }
 
@@ -27,15 +28,16 @@ impl<'a> RecordReader<'a> {
             user: place(Role::User),
             item: place(Role::Item),
             time: layout.place(Role::Time).zip(layout.time_style),
+            tie_break: layout.place(Role::TieBreak).zip(layout.tie_break_style),
             rating: options.min_rating.map(|threshold| (place(Role::Rating), threshold)),
         }
     }
 
     /// The columns that are looked at.
     pub fn places(&self) -> impl Iterator<Item = usize> {
-        let time = self.time.map(|(place, _)| place);
+        let times = [self.time, self.tie_break].map(|time| time.map(|(place, _)| place));
         let rating = self.rating.map(|(place, _)| place);
-        [Some(self.user), Some(self.item), time, rating].into_iter().flatten()
+        [Some(self.user), Some(self.item), rating].into_iter().chain(times).flatten()
     }
 
     /// Takes one record, given by its fields; says what is wrong with it otherwise.
@@ -62,27 +64,38 @@ impl<'a> RecordReader<'a> {
                 return Ok(());
             }
         }
-        let time = match self.time {
-            Some((place, style)) => {
-                Some(parse(field(place), style).ok_or_else(|| self.bad_time(place, field(place)))?)
-            }
-            None => None,
-        };
-        rows.push(user, item, time).map_err(|fault| self.explain(fault, field))
+        let time = self.take_time(self.time, &field)?;
+        let tie_break = self.take_time(self.tie_break, &field)?;
+        rows.push(user, item, time, tie_break).map_err(|fault| self.explain(fault, field))
+    }
+
+    #[inline]
+    fn take_time<'b>(
+        &self,
+        column: Option<(usize, TimeStyle)>,
+        field: impl Fn(usize) -> &'b [u8],
+    ) -> Result<Option<Time>, BadRow> {
+        let Some((place, style)) = column else { return Ok(None) };
+        let time = parse(field(place), style);
+        time.map(Some).ok_or_else(|| self.bad_time((place, style), field(place)))
     }
 
     fn explain<'b>(&self, fault: RowFault, field: impl Fn(usize) -> &'b [u8]) -> BadRow {
-        match (fault, self.time) {
-            (RowFault::User, _) => self.bad_value(self.user, "text in UTF-8", field(self.user)),
-            (RowFault::Item, _) => self.bad_value(self.item, "text in UTF-8", field(self.item)),
-            (RowFault::Time, Some((place, _))) => self.bad_time(place, field(place)),
-            (RowFault::Time, None) => unreachable!("a log without times has no bad time"),
+        let bad_time = |column: Option<(usize, TimeStyle)>| {
+            let column = column.expect("only a log with times has bad ones");
+            self.bad_time(column, field(column.0))
+        };
+        match fault {
+            RowFault::User => self.bad_value(self.user, "text in UTF-8", field(self.user)),
+            RowFault::Item => self.bad_value(self.item, "text in UTF-8", field(self.item)),
+            RowFault::Time => bad_time(self.time),
+            RowFault::TieBreak => bad_time(self.tie_break),
         }
     }
 
     #[cold]
-    fn bad_time(&self, place: usize, value: &[u8]) -> BadRow {
-        let is_date = self.layout.time_style == Some(TimeStyle::Date);
+    fn bad_time(&self, (place, style): (usize, TimeStyle), value: &[u8]) -> BadRow {
+        let is_date = style == TimeStyle::Date;
         self.bad_value(place, if is_date { EXPECTED_DATE } else { EXPECTED_NUMBER }, value)
     }
 

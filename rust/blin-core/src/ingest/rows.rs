@@ -7,7 +7,8 @@ use std::str::FromStr;
 use rayon::join;
 
 use crate::error::{Error, Result};
-use crate::ingest::time::{Time, TimeColumn, too_wide};
+use crate::ingest::layout::Layout;
+use crate::ingest::time::{Time, TimeColumn, TimeUnit, too_wide};
 use crate::interactions::Interactions;
 use crate::vocabulary::{Interner, ShortId, Vocabulary};
 
@@ -152,6 +153,7 @@ pub struct Rows {
     users: RawColumn,
     items: RawColumn,
     times: TimeColumn,
+    tie_breaks: TimeColumn,
     /// What became of the rows.
     pub counts: RowCounts,
     /// Lines seen, of any kind.
@@ -167,11 +169,16 @@ impl Rows {
         user: &[u8],
         item: &[u8],
         time: Option<Time>,
+        tie_break: Option<Time>,
     ) -> std::result::Result<(), RowFault> {
         let user = self.users.word_of(user).ok_or(RowFault::User)?;
         let item = self.items.word_of(item).ok_or(RowFault::Item)?;
         if time.is_some_and(|time| !self.times.push(time)) {
             return Err(RowFault::Time);
+        }
+        if tie_break.is_some_and(|time| !self.tie_breaks.push(time)) {
+            self.times.values.pop();
+            return Err(RowFault::TieBreak);
         }
         self.users.words.push(user);
         self.items.words.push(item);
@@ -196,6 +203,7 @@ impl Rows {
         self.users.clear();
         self.items.clear();
         self.times.clear();
+        self.tie_breaks.clear();
         self.bad.clear();
         (self.counts, self.lines) = (RowCounts::default(), 0);
     }
@@ -210,6 +218,8 @@ pub enum RowFault {
     Item,
     /// The time does not fit.
     Time,
+    /// The time that decides between equal ones does not fit.
+    TieBreak,
 }
 
 /// The rows of a log so far, in the order of its files.
@@ -218,6 +228,7 @@ pub struct Table {
     users: IdColumn,
     items: IdColumn,
     times: TimeColumn,
+    tie_breaks: TimeColumn,
     /// What became of the rows.
     pub counts: RowCounts,
     /// The first messages of rows that were skipped.
@@ -249,10 +260,15 @@ impl Table {
         }
         self.lines_of_file += later.lines;
         self.counts += later.counts;
-        let Self { users, items, times, .. } = self;
+        let Self { users, items, times, tie_breaks, .. } = self;
         let (users_fit, (items_fit, times_fit)) = join(
             || users.append(&later.users),
-            || join(|| items.append(&later.items), || times.append(&mut later.times)),
+            || {
+                join(
+                    || items.append(&later.items),
+                    || times.append(&mut later.times) & tie_breaks.append(&mut later.tie_breaks),
+                )
+            },
         );
         if !users_fit || !items_fit {
             return Err(Error::log(path, "less than 2^32 rows", "more"));
@@ -260,11 +276,18 @@ impl Table {
         if times_fit { Ok(()) } else { too_wide(path) }
     }
 
-    /// The columns, and the ids of users and items.
-    pub fn finish(self) -> (Interactions, TimeColumn, Vocabulary, Vocabulary) {
-        let Self { users, items, times, .. } = self;
-        let interactions =
-            Interactions { users: users.indices, items: items.indices, timestamps: None };
-        (interactions, times, users.ids.into_vocabulary(), items.ids.into_vocabulary())
+    /// The columns, with times as far as the layout has some; the unit of the times; the ids of
+    /// users and items.
+    pub fn finish(
+        self,
+        layout: &Layout,
+    ) -> (Interactions, Option<TimeUnit>, Vocabulary, Vocabulary) {
+        let Self { users, items, times, tie_breaks, .. } = self;
+        let times = layout.time_style.map(|_| times.finish());
+        let tie_breaks = layout.tie_break_style.map(|_| tie_breaks.finish().0);
+        let (timestamps, unit) = times.unzip();
+        let (users, user_ids) = (users.indices, users.ids.into_vocabulary());
+        let (items, item_ids) = (items.indices, items.ids.into_vocabulary());
+        (Interactions { users, items, timestamps, tie_breaks }, unit, user_ids, item_ids)
     }
 }
