@@ -45,6 +45,9 @@ def read_log(
     min_user_interactions: int | None = None,
     min_item_interactions: int | None = None,
     duplicates: str = "keep",
+    split: str = "leave-one-out",
+    valid_from: str | None = None,
+    test_from: str | None = None,
     threads: int | None = None,
     on_progress: Callable[[int, int], object] | None = None,
 ) -> dict[str, Any]: ...

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -68,6 +69,19 @@ def drop_duplicates(rows: list[Row], duplicates: str) -> list[Row]:
     for place in by_time:
         survivors.setdefault(rows[place][:2], place)
     return [rows[place] for place in sorted(survivors.values())]
+
+
+def cuts(times: list[int], valid_share: float | None, test_share: float) -> tuple[int, int]:
+    times = sorted(times)
+    test_from = times[min(math.floor(test_share * len(times) + 0.5), len(times) - 1)]
+    num_test = sum(time >= test_from for time in times)
+    if valid_share is None:
+        return times[max(len(times) - 2 * num_test, 0)], test_from
+    return times[min(math.floor(valid_share * len(times) + 0.5), len(times) - 1)], test_from
+
+
+def temporal(history: list[int], valid_from: int, test_from: int) -> list[int]:
+    return [sum(time < valid_from for time in history), sum(time < test_from for time in history)]
 
 
 def leave_one_out(length: int) -> list[int]:

@@ -54,6 +54,23 @@ if TYPE_CHECKING:
     help="Which of several rows of one user and one item to keep.",
 )
 @click.option(
+    "--split",
+    type=click.Choice(["leave-one-out", "temporal"]),
+    default="leave-one-out",
+    show_default=True,
+    help="Hold out each user's last two, or what all users do from two points in time on.",
+)
+@click.option(
+    "--valid-from",
+    metavar="TIME|SHARE",
+    help="Where a temporal split's validation begins.  [default: as long as the test]",
+)
+@click.option(
+    "--test-from",
+    metavar="TIME|SHARE",
+    help="Where its test begins, e.g. 2024-05-31, or 0.9 of the log.  [default: 0.9]",
+)
+@click.option(
     "--on-bad-row",
     type=click.Choice(["fail", "skip"]),
     default="fail",
@@ -115,6 +132,7 @@ def show_report(report: PrepareReport, output: Output) -> None:
             "items": report.items,
             "interactions": report.interactions,
             "density": f"{density:.3%}",
+            "split": _split(report.metadata["split"]),
             "fingerprint": report.fingerprint,
             "took": f"{duration_of(report.seconds)}{', reused' if report.reused else ''}",
             "peak memory": size_of(report.peak_memory_bytes),
@@ -126,6 +144,14 @@ def _core_name(options: Mapping[str, Any]) -> str:
     both = options["min_interactions"]
     users, items = (options[f"min_{side}_interactions"] or both for side in ("user", "item"))
     return f"{users}-core" if users == items else f"core {users}/{items}"
+
+
+def _split(split: Mapping[str, Any]) -> str:
+    parts = ", ".join(f"{split[part]:,} {part}" for part in ("train", "valid", "test"))
+    if split["rule"] != "temporal":
+        return f"{split['rule']}: {parts}"
+    valid, test = (split[f"{cut}_date"] or split[cut] for cut in ("valid_from", "test_from"))
+    return f"temporal: {parts}; valid from {valid}, test from {test}"
 
 
 def _understood(metadata: Mapping[str, Any]) -> dict[str, str | None]:

@@ -91,7 +91,8 @@ class Dataset:
 
         Returns:
             (users, places): the first held-out item of user ``users[i]`` is ``items[places[i]]``;
-            the history that may be used to predict it is all that comes before.
+            the history that may be used to predict it is all that comes before. Users with nothing
+            before it, as temporal splits have them, are left out.
         """
         if split not in SPLITS:
             raise ValueError(f"split must be one of {', '.join(SPLITS)}, got {split!r}")
@@ -99,7 +100,7 @@ class Dataset:
         lengths = np.diff(self.offsets)
         first = self.splits[:, SPLITS.index(split)]
         last = self.splits[:, 1] if split == "valid" else lengths
-        users = np.flatnonzero(first < last)
+        users = np.flatnonzero((first > 0) & (first < last))
         return users, (starts + first)[users]
 
     def training_ranges(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -98,6 +98,9 @@ def preprocess(
     min_user_interactions: int | None = None,
     min_item_interactions: int | None = None,
     duplicates: str = "keep",
+    split: str = "leave-one-out",
+    valid_from: str | float | None = None,
+    test_from: str | float | None = None,
     on_bad_row: str = "fail",
     log_format: str | None = None,
     threads: int | None = None,
@@ -128,6 +131,12 @@ def preprocess(
         min_item_interactions: The same for items only, in place of ``min_interactions``.
         duplicates: Which of a user's interactions with one item stay: ``"keep"`` all, the
             ``"first"`` or the ``"last"``.
+        split: ``"leave-one-out"`` tests with each user's last interaction and validates with the
+            one before; ``"temporal"`` with what all users do from two points in time on.
+        valid_from: Where the validation of a temporal split begins: a time such as ``"2024-05-31"``
+            or the share of interactions before it, such as 0.8; by default it takes as many
+            interactions as the test.
+        test_from: Where the test of a temporal split begins; by default at 0.9.
         on_bad_row: ``"fail"`` at the first row that cannot be read, or ``"skip"`` and count it.
         log_format: ``"table"``, ``"sequences"`` (``user item item …``, oldest first) or ``"jsonl"``
             (one object of JSON a line).
@@ -165,6 +174,9 @@ def preprocess(
         "min_user_interactions": min_user_interactions,
         "min_item_interactions": min_item_interactions,
         "duplicates": duplicates,
+        "split": split,
+        "valid_from": None if valid_from is None else str(valid_from),
+        "test_from": None if test_from is None else str(test_from),
         "on_bad_row": on_bad_row,
         "log_format": log_format,
     }
@@ -176,7 +188,7 @@ def preprocess(
         result = _core.read_log(
             [str(path) for path in sources], **options, threads=threads, on_progress=on_progress
         )
-        metadata = _metadata(name, result["report"], options)
+        metadata = _metadata(name, result, options)
         with directory.replacing() as write:
             _write_arrays(write, result)
             write("dataset.json", lambda file: file.write(_to_json_bytes(metadata)))
@@ -250,8 +262,9 @@ def _sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _metadata(name: str, report: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
+def _metadata(name: str, result: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
     """Builds the content of ``dataset.json``."""
+    report = result["report"]
     return {
         "format_version": FORMAT_VERSION,
         "name": name,
@@ -279,7 +292,7 @@ def _metadata(name: str, report: Mapping[str, Any], options: Mapping[str, Any]) 
         "ties": _ties(report),
         "repeats": report["repeats"],
         "time": _time_range(report["time"]),
-        "split": {"rule": "leave-one-out"},
+        "split": {"rule": options["split"], **_cuts(report), **_parts_of_split(result)},
         "fingerprint": report["fingerprint"],
         "blin_version": version("blin-rec"),
     }
@@ -304,6 +317,20 @@ def _time_range(time: Mapping[str, Any] | None) -> dict[str, Any] | None:
         return None
     dates = {end + "_date": _date(time[end], time["unit"]) for end in ("first", "last")}
     return {**time, **dates}
+
+
+def _cuts(report: Mapping[str, Any]) -> dict[str, Any]:
+    """Says where a temporal split cuts; nothing of another."""
+    if report["cuts"] is None:
+        return {}
+    cuts = dict(zip(("valid_from", "test_from"), report["cuts"], strict=True))
+    return cuts | {f"{cut}_date": _date(cuts[cut], report["time"]["unit"]) for cut in cuts}
+
+
+def _parts_of_split(result: Mapping[str, Any]) -> dict[str, int]:
+    """Counts the interactions that train, validate and test."""
+    train, valid = (int(ends.sum()) for ends in result["splits"].T)
+    return {"train": train, "valid": valid - train, "test": len(result["items"]) - valid}
 
 
 def _date(timestamp: int, unit: str) -> str | None:

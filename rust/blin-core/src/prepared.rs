@@ -11,7 +11,7 @@ use crate::interactions::{Interactions, renumber};
 use crate::kcore::{Counts, Thresholds, k_core};
 use crate::progress::{Hook, Progress};
 use crate::sequences::Sequences;
-use crate::split::leave_one_out;
+use crate::split::{Cuts, Split, leave_one_out, temporal};
 use crate::vocabulary::Vocabulary;
 
 pub use crate::ingest::rows::RowCounts;
@@ -28,6 +28,8 @@ pub struct PrepareOptions {
     pub thresholds: Thresholds,
     /// What to do with repeated pairs of user and item.
     pub duplicates: Duplicates,
+    /// What is held out.
+    pub split: Split,
     /// Threads to use; as many as the machine gives if nothing is said.
     pub threads: Option<usize>,
 }
@@ -76,6 +78,8 @@ pub struct Report {
     pub repeats: u64,
     /// The unit, the oldest and the newest of the timestamps.
     pub time: Option<TimeRange>,
+    /// Where a temporal split cuts.
+    pub cuts: Option<Cuts>,
     /// SHA-256 over offsets, items and splits in little-endian order, in hexadecimal.
     pub fingerprint: String,
 }
@@ -131,7 +135,8 @@ impl Preparation<'_> {
         check()?;
         let item_counts = count_items(&sequences.items, num_items);
         sequences.items.iter_mut().for_each(|item| *item += 1);
-        let splits = leave_one_out(&sequences.offsets);
+        let (splits, cuts) = self.split(&sequences, time_unit, &sources[0])?;
+        check()?;
         let (fingerprint, (repeats, ties)) = self.pool.install(|| {
             rayon::join(
                 || fingerprint(&sequences, &splits),
@@ -156,6 +161,7 @@ impl Preparation<'_> {
             users_with_tied_last: ties.users,
             repeats,
             time: time_range(sequences.timestamps.as_deref(), time_unit),
+            cuts,
             fingerprint,
         };
         Ok(Prepared { sequences, splits, user_ids, item_ids, item_counts, report })
@@ -184,6 +190,23 @@ impl Preparation<'_> {
             return Err(nothing_left(source, thresholds, core.before));
         }
         Ok(Core { before: core.before, rounds: core.rounds })
+    }
+
+    fn split(
+        &self,
+        sequences: &Sequences,
+        unit: Option<TimeUnit>,
+        source: &SourceSummary,
+    ) -> Result<(Vec<i64>, Option<Cuts>)> {
+        let Split::Temporal { valid_from, test_from } = self.options.split else {
+            return Ok((leave_one_out(&sequences.offsets), None));
+        };
+        let (Some(times), Some(unit)) = (&sequences.timestamps, unit) else {
+            let found = "none; choose a column with --time-column, or --split leave-one-out";
+            return Err(Error::log(&source.path, "times for a temporal split", found));
+        };
+        let cuts = Cuts::find(times, unit, valid_from, test_from)?;
+        Ok((temporal(sequences, cuts), Some(cuts)))
     }
 
     /// Gives users and items their indices by first appearance among the rows that are left.

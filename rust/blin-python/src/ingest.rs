@@ -8,6 +8,7 @@ use blin_core::ingest::{self, Format, Layout, LogOptions};
 use blin_core::kcore::{Counts, Thresholds};
 use blin_core::prepared::{PrepareOptions, Prepared, Report, prepare};
 use blin_core::progress::Progress;
+use blin_core::split::{Moment, Split};
 use blin_core::vocabulary::Vocabulary;
 use numpy::{IntoPyArray, PyArray1, PyArrayMethods};
 use pyo3::prelude::*;
@@ -58,7 +59,8 @@ pub fn inspect_log<'py>(
     paths, *, delimiter = None, header = None, user_column = None, item_column = None,
     time_column = None, rating_column = None, min_rating = None, log_format = None,
     on_bad_row = "fail", min_interactions = 5, min_user_interactions = None,
-    min_item_interactions = None, duplicates = "keep", threads = None, on_progress = None,
+    min_item_interactions = None, duplicates = "keep", split = "leave-one-out",
+    valid_from = None, test_from = None, threads = None, on_progress = None,
 ))]
 #[expect(clippy::too_many_arguments, reason = "keyword-only in Python")]
 pub fn read_log<'py>(
@@ -77,6 +79,9 @@ pub fn read_log<'py>(
     min_user_interactions: Option<u32>,
     min_item_interactions: Option<u32>,
     duplicates: &str,
+    split: &str,
+    valid_from: Option<&str>,
+    test_from: Option<&str>,
     threads: Option<usize>,
     on_progress: Option<Py<PyAny>>,
 ) -> Result<Bound<'py, PyDict>> {
@@ -97,6 +102,7 @@ pub fn read_log<'py>(
             items: min_item_interactions.unwrap_or(min_interactions),
         },
         duplicates: duplicates.parse()?,
+        split: split_of(split, valid_from, test_from)?,
         threads,
     };
     let mut caller = Caller { on_progress, last_asked: Instant::now(), raised: None };
@@ -104,6 +110,21 @@ pub fn read_log<'py>(
     match (caller.raised, outcome) {
         (Some(exception), _) => Err(Failure::Python(exception)),
         (None, outcome) => Ok(prepared_dict(py, outcome?)?),
+    }
+}
+
+fn split_of(rule: &str, valid_from: Option<&str>, test_from: Option<&str>) -> Result<Split> {
+    let moment = |text: Option<&str>| text.map(str::parse::<Moment>).transpose();
+    match (rule, test_from.or(valid_from)) {
+        ("leave-one-out", None) => Ok(Split::LeaveOneOut),
+        ("leave-one-out", Some(_)) => {
+            Err(Error::argument("split", "\"temporal\", to cut at a time", rule).into())
+        }
+        ("temporal", _) => Ok(Split::Temporal {
+            valid_from: moment(valid_from)?,
+            test_from: moment(test_from)?.unwrap_or(Moment::Share(0.9)),
+        }),
+        _ => Err(Error::argument("split", r#""leave-one-out" or "temporal""#, rule).into()),
     }
 }
 
@@ -179,6 +200,8 @@ fn report_dict<'py>(py: Python<'py>, report: &Report) -> PyResult<Bound<'py, PyD
     result.set_item("users_with_tied_last", report.users_with_tied_last)?;
     result.set_item("repeats", report.repeats)?;
     result.set_item("time", time_dict(py, report)?)?;
+    let cuts = report.cuts.map(|cuts| (cuts.valid_from, cuts.test_from));
+    result.set_item("cuts", cuts)?;
     result.set_item("fingerprint", format!("sha256:{}", report.fingerprint))?;
     Ok(result)
 }

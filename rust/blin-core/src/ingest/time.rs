@@ -78,6 +78,24 @@ pub enum Time {
     Nanos(i64),
 }
 
+impl Time {
+    /// The first moment of `unit` that is not before this time; a small number means itself.
+    pub fn in_unit(self, unit: TimeUnit) -> i64 {
+        let nanos = match self {
+            Self::Integer(value) => {
+                let own = TimeUnit::of_magnitude(value.unsigned_abs());
+                if own == unit || own == TimeUnit::Number || unit == TimeUnit::Number {
+                    return value;
+                }
+                i128::from(value) * i128::from(own.nanos())
+            }
+            Self::Nanos(value) => value.into(),
+        };
+        let ceiling = -(-nanos).div_euclid(unit.nanos().into());
+        ceiling.clamp(i64::MIN.into(), i64::MAX.into()) as i64
+    }
+}
+
 /// A column of times under construction: integers as read until something finer turns up.
 #[derive(Debug, Default)]
 pub struct TimeColumn {
