@@ -261,9 +261,11 @@ def test_two_events_one_second_apart_stay_apart(log):
     assert raw_sequences(read(log, content)) == {"u": ["early", "late"]}
 
 
-def test_inspection_tells_the_layout_and_reads_no_further(log):
+def test_inspection_tells_the_layout_and_passes_over_what_cannot_be_read(log):
     log.write_text(table("::") + "broken\n")
-    assert _core.inspect_log(log) == {
+    found = _core.inspect_log(log)
+    assert found["rows_skipped"] == 1
+    assert found["layout"] == {
         "format": "table",
         "delimiter": "::",
         "header": False,

@@ -14,6 +14,7 @@ from blin.cli.datasets import datasets
 from blin.cli.demo import demo
 from blin.cli.evaluate import evaluate
 from blin.cli.failures import ReportingGroup
+from blin.cli.inspect import inspect
 from blin.cli.preprocess import preprocess
 from blin.cli.recommend import recommend
 from blin.cli.train import train
@@ -53,5 +54,5 @@ def main() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
-for command in (preprocess, train, evaluate, recommend, datasets, demo):
+for command in (preprocess, inspect, train, evaluate, recommend, datasets, demo):
     main.add_command(command)

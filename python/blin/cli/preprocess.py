@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from blin.cli import options
-from blin.cli.output import Output, duration_of, size_of
+from blin.cli.output import Output, duration_of, format_of, size_of
 
 if TYPE_CHECKING:
     from blin.data.prepare import PrepareReport
@@ -18,16 +18,7 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("logs", nargs=-1, required=True, metavar="LOG...", type=click.Path(path_type=Path))
 @click.option("--name", help="Name of the dataset.  [default: the log's name]")
-@click.option("--delimiter", help="What separates the fields, e.g. , or :: or \\t.")
-@click.option("--header/--no-header", default=None, help="Whether the first row names the columns.")
-@click.option("--user-column", metavar="NAME|NUMBER", help="The column of users (first: 1).")
-@click.option("--item-column", metavar="NAME|NUMBER", help="The column of items.")
-@click.option(
-    "--time-column",
-    metavar="NAME|NUMBER",
-    help="The column of times; A,B: two columns, B orders what has the same A.",
-)
-@click.option("--rating-column", metavar="NAME|NUMBER", help="The column of ratings.")
+@options.log_layout
 @click.option("--min-rating", type=float, help="Leave out rows rated lower than this.")
 @click.option(
     "--min-interactions",
@@ -76,12 +67,6 @@ if TYPE_CHECKING:
     default="fail",
     show_default=True,
     help="What to do at a row that cannot be read; skipped rows are counted and shown.",
-)
-@click.option(
-    "--format",
-    "log_format",
-    type=click.Choice(["table", "sequences", "jsonl"]),
-    help="One interaction a row; one user a row: user item item ...; or one JSON object a row.",
 )
 @options.data_dir
 @options.threads
@@ -172,7 +157,7 @@ def _understood(metadata: Mapping[str, Any]) -> dict[str, str | None]:
     }
     return {
         "log": f"{_files(metadata['sources'])} ({size_of(size)})",
-        "format": _format(layout),
+        "format": format_of(layout),
         "columns": ", ".join(columns) or None,
         "times": time and f"{time['first_date']} to {time['last_date']}, in {time['unit']}",
         "rows": f"{metadata['rows_read']:,}"
@@ -180,15 +165,6 @@ def _understood(metadata: Mapping[str, Any]) -> dict[str, str | None]:
         "repeats": f"{metadata['repeats']:,} interactions with an item that the user had before",
         "ties": ties and _ties(ties),
     }
-
-
-def _format(layout: Mapping[str, Any]) -> str:
-    if layout["format"] == "jsonl":
-        return "JSON lines"
-    header = "with" if layout["header"] else "without"
-    return (
-        f"{layout['format']}, fields separated by {_named(layout['delimiter'])}, {header} a header"
-    )
 
 
 def _files(sources: Sequence[Mapping[str, Any]]) -> str:
@@ -203,7 +179,3 @@ def _ties(ties: Mapping[str, Any]) -> str:
         f"{ties['neighbours_share']:.1%} of neighbours have the same time (the last two "
         f"of {ties['users_last_two_share']:.1%} of users): they stay in the order of the log"
     )
-
-
-def _named(delimiter: str) -> str:
-    return {"\t": "a tab", " ": "a space"}.get(delimiter, f'"{delimiter}"')

@@ -161,7 +161,7 @@ def preprocess(
     if not given:
         raise ConfigError("paths: expected at least one file, found none")
     name = _dataset_name(name, given[0])
-    sources = [part for path in given for part in _parts(path)]
+    sources = [part for path in given for part in log_parts(path)]
     options: dict[str, Any] = {
         "delimiter": "\t" if delimiter == r"\t" else delimiter,
         "header": header,
@@ -216,7 +216,7 @@ def _dataset_name(name: str | None, source: Path) -> str:
     return name
 
 
-def _parts(path: Path) -> list[Path]:
+def log_parts(path: Path) -> list[Path]:
     """Returns the file itself, or a directory's files as engines such as Spark leave them there."""
     if not path.is_dir():
         return [path]
@@ -291,7 +291,7 @@ def _metadata(name: str, result: Mapping[str, Any], options: Mapping[str, Any]) 
         "k_core_rounds": [report["before_k_core"], *report["k_core_rounds"]],
         "ties": _ties(report),
         "repeats": report["repeats"],
-        "time": _time_range(report["time"]),
+        "time": time_range(report["time"]),
         "split": {"rule": options["split"], **_cuts(report), **_parts_of_split(result)},
         "fingerprint": report["fingerprint"],
         "blin_version": version("blin-rec"),
@@ -312,7 +312,8 @@ def _ties(report: Mapping[str, Any]) -> dict[str, Any] | None:
     }
 
 
-def _time_range(time: Mapping[str, Any] | None) -> dict[str, Any] | None:
+def time_range(time: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """Adds to the ends of a range of times what dates they are."""
     if time is None:
         return None
     dates = {end + "_date": _date(time[end], time["unit"]) for end in ("first", "last")}

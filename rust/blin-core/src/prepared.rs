@@ -16,7 +16,7 @@ use crate::vocabulary::Vocabulary;
 
 pub use crate::ingest::rows::RowCounts;
 pub use crate::ingest::source::SourceSummary;
-pub use crate::ingest::time::TimeUnit;
+pub use crate::ingest::time::{TimeRange, TimeUnit};
 
 /// Everything that decides what a prepared dataset holds, and the number of threads, which does
 /// not.
@@ -84,17 +84,6 @@ pub struct Report {
     pub fingerprint: String,
 }
 
-/// The unit and the range of the timestamps.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TimeRange {
-    /// Their unit.
-    pub unit: TimeUnit,
-    /// The oldest.
-    pub first: i64,
-    /// The newest.
-    pub last: i64,
-}
-
 /// Reads a log and prepares it.
 pub fn prepare(paths: &[PathBuf], options: &PrepareOptions, hook: &mut Hook) -> Result<Prepared> {
     let pool = thread_pool(options.threads)?;
@@ -104,7 +93,8 @@ pub fn prepare(paths: &[PathBuf], options: &PrepareOptions, hook: &mut Hook) -> 
     Preparation { options, pool: &pool }.run(log, &mut check)
 }
 
-fn thread_pool(threads: Option<usize>) -> Result<rayon::ThreadPool> {
+/// A pool of this many threads, or of as many as the machine gives.
+pub fn thread_pool(threads: Option<usize>) -> Result<rayon::ThreadPool> {
     if threads == Some(0) {
         return Err(Error::argument("threads", "at least 1", 0));
     }
@@ -160,7 +150,7 @@ impl Preparation<'_> {
             tied_neighbours: ties.neighbours,
             users_with_tied_last: ties.users,
             repeats,
-            time: time_range(sequences.timestamps.as_deref(), time_unit),
+            time: TimeRange::of(sequences.timestamps.as_deref(), time_unit),
             cuts,
             fingerprint,
         };
@@ -271,11 +261,6 @@ fn count_ties(sequences: &Sequences) -> Ties {
         ties.users += u64::from(matches!(times, [.., a, b] if a == b));
     }
     ties
-}
-
-fn time_range(times: Option<&[i64]>, unit: Option<TimeUnit>) -> Option<TimeRange> {
-    let times = times?;
-    Some(TimeRange { unit: unit?, first: *times.iter().min()?, last: *times.iter().max()? })
 }
 
 fn fingerprint(sequences: &Sequences, splits: &[i64]) -> String {

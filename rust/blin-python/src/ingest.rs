@@ -4,9 +4,11 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use blin_core::error::Error;
-use blin_core::ingest::{self, Format, Layout, LogOptions};
+use blin_core::ingest::{self, Format, Inspection, Layout, LogOptions};
 use blin_core::kcore::{Counts, Thresholds};
-use blin_core::prepared::{PrepareOptions, Prepared, Report, prepare};
+use blin_core::prepared::{
+    PrepareOptions, Prepared, Report, RowCounts, TimeRange, prepare, thread_pool,
+};
 use blin_core::progress::Progress;
 use blin_core::split::{Moment, Split};
 use blin_core::vocabulary::Vocabulary;
@@ -19,7 +21,7 @@ use crate::errors::{Failure, Result};
 /// How often Python is asked whether to go on.
 const PATIENCE: Duration = Duration::from_millis(100);
 
-/// Recognises the layout of a log by its first lines.
+/// Says how a log is understood by its first lines.
 #[pyfunction]
 #[pyo3(signature = (
     path, *, delimiter = None, header = None, user_column = None, item_column = None,
@@ -49,8 +51,15 @@ pub fn inspect_log<'py>(
         min_rating,
         ..LogOptions::default()
     };
-    let layout = py.detach(|| ingest::sniff(&path, &options))?;
-    Ok(layout_dict(py, &layout)?)
+    let mut caller = Caller { on_progress: None, last_asked: Instant::now(), raised: None };
+    let outcome = py.detach(|| {
+        let pool = thread_pool(None)?;
+        ingest::inspect(&path, &options, &pool, &mut |progress| caller.ask(progress))
+    });
+    match (caller.raised, outcome) {
+        (Some(exception), _) => Err(Failure::Python(exception)),
+        (None, outcome) => Ok(inspection_dict(py, &outcome?)?),
+    }
 }
 
 /// Reads a log, filters, indexes, sorts and splits it.
@@ -182,11 +191,7 @@ fn report_dict<'py>(py: Python<'py>, report: &Report) -> PyResult<Bound<'py, PyD
     let result = PyDict::new(py);
     result.set_item("layout", layout_dict(py, &report.layout)?)?;
     result.set_item("sources", sources_list(py, report)?)?;
-    result.set_item("rows_read", report.rows.read)?;
-    result.set_item("rows_skipped", report.rows.skipped)?;
-    result.set_item("rows_without_user", report.rows.without_user)?;
-    result.set_item("rows_without_item", report.rows.without_item)?;
-    result.set_item("rows_below_rating", report.rows.below_rating)?;
+    set_rows(&result, report.rows)?;
     result.set_item("rows_duplicate", report.rows_duplicate)?;
     result.set_item("skipped_messages", &report.messages)?;
     result.set_item("before_k_core", counts_dict(py, report.before)?)?;
@@ -199,11 +204,32 @@ fn report_dict<'py>(py: Python<'py>, report: &Report) -> PyResult<Bound<'py, PyD
     result.set_item("tied_neighbours", report.tied_neighbours)?;
     result.set_item("users_with_tied_last", report.users_with_tied_last)?;
     result.set_item("repeats", report.repeats)?;
-    result.set_item("time", time_dict(py, report)?)?;
+    result.set_item("time", time_dict(py, report.time)?)?;
     let cuts = report.cuts.map(|cuts| (cuts.valid_from, cuts.test_from));
     result.set_item("cuts", cuts)?;
     result.set_item("fingerprint", format!("sha256:{}", report.fingerprint))?;
     Ok(result)
+}
+
+fn inspection_dict<'py>(py: Python<'py>, inspection: &Inspection) -> PyResult<Bound<'py, PyDict>> {
+    let result = PyDict::new(py);
+    result.set_item("layout", layout_dict(py, &inspection.layout)?)?;
+    result.set_item("sample", &inspection.sample)?;
+    result.set_item("compression", inspection.compression)?;
+    result.set_item("bytes", inspection.bytes)?;
+    result.set_item("bytes_used", inspection.bytes_used)?;
+    set_rows(&result, inspection.rows)?;
+    result.set_item("skipped_messages", &inspection.messages)?;
+    result.set_item("time", time_dict(py, inspection.time)?)?;
+    Ok(result)
+}
+
+fn set_rows(result: &Bound<'_, PyDict>, rows: RowCounts) -> PyResult<()> {
+    result.set_item("rows_read", rows.read)?;
+    result.set_item("rows_skipped", rows.skipped)?;
+    result.set_item("rows_without_user", rows.without_user)?;
+    result.set_item("rows_without_item", rows.without_item)?;
+    result.set_item("rows_below_rating", rows.below_rating)
 }
 
 fn layout_dict<'py>(py: Python<'py>, layout: &Layout) -> PyResult<Bound<'py, PyDict>> {
@@ -233,8 +259,8 @@ fn sources_list<'py>(py: Python<'py>, report: &Report) -> PyResult<Bound<'py, Py
     Ok(sources)
 }
 
-fn time_dict<'py>(py: Python<'py>, report: &Report) -> PyResult<Option<Bound<'py, PyDict>>> {
-    let Some(time) = report.time else { return Ok(None) };
+fn time_dict(py: Python<'_>, time: Option<TimeRange>) -> PyResult<Option<Bound<'_, PyDict>>> {
+    let Some(time) = time else { return Ok(None) };
     let result = PyDict::new(py);
     result.set_item("unit", time.unit.name())?;
     result.set_item("first", time.first)?;

@@ -9,6 +9,9 @@ use crate::ingest::columns::{self, Places, Role, text};
 use crate::ingest::json;
 use crate::ingest::time::{TimeStyle, style_of};
 
+/// Records that are shown of a log.
+const SHOWN: usize = 3;
+
 /// Lines that are looked at.
 const SAMPLE: usize = 200;
 
@@ -126,6 +129,16 @@ impl Layout {
         } else {
             bom
         }
+    }
+
+    /// The first records below the head of a file, split into fields.
+    pub fn sample(&self, head: &[u8]) -> Vec<Vec<String>> {
+        let head = sample_of(&head[self.bytes_before_rows(head)..]);
+        let rows = match self.format {
+            Format::JsonLines => json::sample(head, SAMPLE).1,
+            _ => Sample::new(head, &self.delimiter).rows,
+        };
+        rows.iter().take(SHOWN).map(|row| row.iter().map(|field| text(field)).collect()).collect()
     }
 
     pub(super) fn place(&self, role: Role) -> Option<usize> {

@@ -18,7 +18,7 @@ pub mod time;
 mod zstd;
 
 pub use layout::{Format, Layout};
-pub use reader::{Log, read, sniff};
+pub use reader::{Inspection, Log, inspect, read};
 pub use rows::OnBadRow;
 
 /// How a log is to be read; what is left open is recognised.

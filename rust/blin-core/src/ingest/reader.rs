@@ -14,10 +14,10 @@ use crate::ingest::json::JsonReader;
 use crate::ingest::layout::{Format, Layout};
 use crate::ingest::lists::ListReader;
 use crate::ingest::quoted::QuotedReader;
-use crate::ingest::rows::{RowCounts, Rows, Table};
+use crate::ingest::rows::{OnBadRow, RowCounts, Rows, Table};
 use crate::ingest::source::{Source, SourceSummary};
 use crate::ingest::table::TableReader;
-use crate::ingest::time::TimeUnit;
+use crate::ingest::time::{TimeRange, TimeUnit};
 use crate::interactions::Interactions;
 use crate::progress::{Hook, Progress};
 use crate::vocabulary::Vocabulary;
@@ -64,8 +64,8 @@ pub fn read(
     let mut sources = Vec::with_capacity(paths.len());
     for path in paths {
         let source = Source::open(path, Arc::clone(&bytes_read))?;
-        let job = FileJob { path, layout: &layout, options, pool };
-        sources.push(job.run(source, &mut table, &mut report)?);
+        let job = FileJob { path, layout: &layout, options, pool, is_whole: true };
+        sources.push(job.run(source, &mut table, &mut report)?.finish());
     }
     let rows = table.counts;
     if rows.read == 0 {
@@ -77,10 +77,57 @@ pub fn read(
     Ok(Log { interactions, user_ids, item_ids, layout, time_unit, sources, rows, messages })
 }
 
-/// Recognises the layout of a log without reading more than its first block.
-pub fn sniff(path: &Path, options: &LogOptions) -> Result<Layout> {
+fn sniff(path: &Path, options: &LogOptions) -> Result<Layout> {
     let head = Source::open(path, Arc::default())?.next_block()?.unwrap_or_default();
     Layout::sniff(path, &head, options)
+}
+
+/// Blocks that are read of a log that is only inspected.
+const INSPECTED_BLOCKS: usize = 8;
+
+/// What the first blocks of a log tell about it.
+#[derive(Debug)]
+pub struct Inspection {
+    /// How the log is understood.
+    pub layout: Layout,
+    /// The first records, split into fields.
+    pub sample: Vec<Vec<String>>,
+    /// How the file is compressed: `none`, `gzip` or `zstd`.
+    pub compression: &'static str,
+    /// The size of the file.
+    pub bytes: u64,
+    /// Bytes of the file that were looked at.
+    pub bytes_used: u64,
+    /// What became of the rows that were looked at.
+    pub rows: RowCounts,
+    /// What is wrong with the first of those that cannot be read.
+    pub messages: Vec<String>,
+    /// The unit, the oldest and the newest of the times that were looked at.
+    pub time: Option<TimeRange>,
+}
+
+/// Reads the first blocks of a log and says how it is understood.
+pub fn inspect(
+    path: &Path,
+    options: &LogOptions,
+    pool: &rayon::ThreadPool,
+    hook: &mut Hook,
+) -> Result<Inspection> {
+    let bytes = total_bytes(&[path.to_owned()])?;
+    let head = Source::open(path, Arc::default())?.next_block()?.unwrap_or_default();
+    let layout = Layout::sniff(path, &head, options)?;
+    let sample = layout.sample(&head);
+    let options = LogOptions { on_bad_row: OnBadRow::Skip, ..options.clone() };
+    let job = FileJob { path, layout: &layout, options: &options, pool, is_whole: false };
+    let mut table = Table::default();
+    let mut report = || hook(Progress { done: 0, total: bytes });
+    let source = Source::open(path, Arc::default())?.limit(INSPECTED_BLOCKS);
+    let source = job.run(source, &mut table, &mut report)?;
+    let (rows, messages) = (table.counts, std::mem::take(&mut table.messages));
+    let (interactions, unit, ..) = table.finish(&layout);
+    let time = TimeRange::of(interactions.timestamps.as_deref(), unit);
+    let (compression, bytes_used) = (source.compression(), source.bytes_used());
+    Ok(Inspection { layout, sample, compression, bytes, bytes_used, rows, messages, time })
 }
 
 /// Recognises the layout by the first part that holds something.
@@ -107,6 +154,8 @@ struct FileJob<'a> {
     layout: &'a Layout,
     options: &'a LogOptions,
     pool: &'a rayon::ThreadPool,
+    /// Whether the file is read to its end, so that its last record must be whole.
+    is_whole: bool,
 }
 
 /// A block and what was made of it.
@@ -125,7 +174,7 @@ impl FileJob<'_> {
         source: Source,
         table: &mut Table,
         report: &mut dyn FnMut() -> Result<()>,
-    ) -> Result<SourceSummary> {
+    ) -> Result<Source> {
         let batch = self.pool.current_num_threads() * 2;
         let (sender, blocks) = sync_channel(batch);
         std::thread::scope(|scope| {
@@ -133,7 +182,7 @@ impl FileJob<'_> {
             let outcome = self.parse_all(&blocks, batch, table, report);
             drop(blocks);
             let source = reader.join().expect("the reading thread does not panic");
-            outcome.and(source).map(Source::finish)
+            outcome.and(source)
         })
     }
 
@@ -211,7 +260,9 @@ impl FileJob<'_> {
             receive(blocks, 1, slots, report)?;
         }
         rows.clear();
-        quoted.finish(self.path, &mut rows)?;
+        if self.is_whole {
+            quoted.finish(self.path, &mut rows)?;
+        }
         self.append_rows(&mut rows, table)
     }
 

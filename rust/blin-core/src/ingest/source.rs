@@ -38,6 +38,8 @@ pub struct Source {
     /// The beginning of a line whose end is not read yet.
     rest: Vec<u8>,
     ended: bool,
+    /// Blocks that may still be read.
+    blocks_left: usize,
 }
 
 enum Stream {
@@ -75,11 +77,45 @@ impl Source {
         let magic = read_up_to(&mut file, &mut magic).map_err(|error| Error::io(path, error))?;
         refuse_other_formats(path, magic)?;
         let stream = Stream::new(magic, HashingFile::new(magic, file, bytes_read));
-        Ok(Self { path: path.to_owned(), stream, rest: Vec::new(), ended: false })
+        Ok(Self {
+            path: path.to_owned(),
+            stream,
+            rest: Vec::new(),
+            ended: false,
+            blocks_left: usize::MAX,
+        })
+    }
+
+    /// Ends the file after so many blocks.
+    pub fn limit(mut self, blocks: usize) -> Self {
+        self.blocks_left = blocks;
+        self
+    }
+
+    /// How the file is compressed: `none`, `gzip` or `zstd`.
+    pub fn compression(&self) -> &'static str {
+        match self.stream {
+            Stream::Plain(_) => "none",
+            Stream::Gzip(_) => "gzip",
+            Stream::Zstd(_) => "zstd",
+        }
+    }
+
+    /// Bytes of the file that the blocks so far were made of.
+    pub fn bytes_used(&self) -> u64 {
+        match &self.stream {
+            Stream::Plain(file) => file.bytes - self.rest.len() as u64,
+            Stream::Gzip(decoder) => used(decoder.get_ref()),
+            Stream::Zstd(decoder) => used(decoder.get_ref()),
+        }
     }
 
     /// The next block of whole lines, each ended by a newline, or nothing at the end of the file.
     pub fn next_block(&mut self) -> Result<Option<Vec<u8>>> {
+        if self.blocks_left == 0 {
+            return Ok(None);
+        }
+        self.blocks_left -= 1;
         let mut block = std::mem::take(&mut self.rest);
         while !self.ended {
             let searched = block.len();
@@ -131,6 +167,11 @@ impl Source {
         let limit = MAX_LINE_BYTES >> 20;
         Error::log(&self.path, format!("lines of at most {limit} MiB"), "a longer one")
     }
+}
+
+/// Bytes that a decoder has taken from its buffer.
+fn used(input: &BufReader<HashingFile>) -> u64 {
+    input.get_ref().bytes - input.buffer().len() as u64
 }
 
 /// A file that hashes and counts what is read from it.

@@ -69,6 +69,25 @@ impl TimeUnit {
     }
 }
 
+/// The unit and the range of the timestamps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TimeRange {
+    /// Their unit.
+    pub unit: TimeUnit,
+    /// The oldest.
+    pub first: i64,
+    /// The newest.
+    pub last: i64,
+}
+
+impl TimeRange {
+    /// The range of these times, if there are any.
+    pub fn of(times: Option<&[i64]>, unit: Option<TimeUnit>) -> Option<Self> {
+        let times = times?;
+        Some(Self { unit: unit?, first: *times.iter().min()?, last: *times.iter().max()? })
+    }
+}
+
 /// One time as it was read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Time {

@@ -29,6 +29,11 @@ impl<R: BufRead> ZstdReader<R> {
         Self { input, decoder: FrameDecoder::new(), inside_frame: false }
     }
 
+    /// The stream that is being read.
+    pub fn get_ref(&self) -> &R {
+        &self.input
+    }
+
     /// The stream as far as it has been read.
     pub fn into_inner(self) -> R {
         self.input
