@@ -144,8 +144,8 @@ def duration_of(seconds: float) -> str:
 
 def format_of(layout: Mapping[str, Any]) -> str:
     """Returns how the fields of a log are told apart, as people say it."""
-    if layout["format"] == "jsonl":
-        return "JSON lines"
+    if layout["format"] in ("jsonl", "columns"):
+        return {"jsonl": "JSON lines", "columns": "Parquet"}[layout["format"]]
     header = "with" if layout["header"] else "without"
     return (
         f"{layout['format']}, fields separated by {_named(layout['delimiter'])}, {header} a header"

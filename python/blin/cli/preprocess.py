@@ -75,8 +75,8 @@ def preprocess(logs: tuple[Path, ...], data_dir: Path, output: Output, **layout:
     """Turn a raw log into a prepared dataset.
 
     LOG is a CSV or TSV file with any delimiter, with or without a header, a file of sequences (user
-    item item ...) or JSON lines, plain, gzip or zstd. Delimiter, columns and time unit are
-    recognised; the options are for logs where that goes wrong. Several files, or a directory of
+    item item ...) or JSON lines, plain, gzip or zstd, or Parquet. Delimiter, columns and time unit
+    are recognised; the options are for logs where that goes wrong. Several files, or a directory of
     them, are read as one log.
     """
     from blin.data import prepare

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,9 @@ from numpy.typing import NDArray
 from blin.config import default_data_dir
 from blin.errors import DataError
 from blin.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from blin.data.prepare import SupportsArrow
 
 FORMAT_VERSION = 1
 
@@ -141,12 +144,15 @@ class Dataset:
             )
 
 
-def load_dataset(source: str | Path, *, data_dir: Path | None = None, **options: Any) -> Dataset:
+def load_dataset(
+    source: str | Path | SupportsArrow, *, data_dir: Path | None = None, **options: Any
+) -> Dataset:
     """Opens a prepared dataset, by name or directory, or prepares a raw log first.
 
     Args:
         source: the name of a prepared dataset in ``data_dir``, its directory, a log
-            file, or a directory of its parts.
+            file, a directory of its parts, or a table of pandas, polars or pyarrow (give a
+            ``name`` for it).
         data_dir: where prepared datasets live; by default ``$BLIN_DATA_DIR`` or ``data``.
         options: for a log, the options of :func:`blin.data.prepare.preprocess`.
 
@@ -154,6 +160,10 @@ def load_dataset(source: str | Path, *, data_dir: Path | None = None, **options:
         DataError: There is no such dataset, or it is damaged.
     """
     data_dir = default_data_dir() if data_dir is None else data_dir
+    if not isinstance(source, str | Path):
+        from blin.data.prepare import preprocess
+
+        return Dataset(preprocess(source, data_dir=data_dir, **options).path)
     for candidate in (data_dir / source, Path(source)):
         if (candidate / "dataset.json").exists():
             return Dataset(candidate)

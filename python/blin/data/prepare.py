@@ -17,24 +17,45 @@ from datetime import datetime, timedelta, timezone
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Protocol, runtime_checkable
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from blin import _core
+from blin.data import columnar
 from blin.data.dataset import FORMAT_VERSION
 from blin.data.directory import Directory, Write
 from blin.errors import ConfigError, DataError
 
 _NAME = re.compile(r"[\w+-][\w.+-]*")
 _COMPRESSIONS = {".gz", ".zst"}
-_FORMATS = {".csv", ".tsv", ".txt", ".dat", ".data", ".inter", ".log", ".json", ".jsonl", ".ndjson"}
+_FORMATS = {
+    ".csv",
+    ".tsv",
+    ".txt",
+    ".dat",
+    ".data",
+    ".inter",
+    ".log",
+    ".json",
+    ".jsonl",
+    ".ndjson",
+    ".parquet",
+}
 _SUFFIXES = _COMPRESSIONS | _FORMATS
 _PEAK = re.compile(r"VmHWM:\s+(\d+) kB")
 _SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
 _FILES = ("items.npy", "offsets.npy", "splits.npy", "users.parquet", "items.parquet")
+
+
+@runtime_checkable
+class SupportsArrow(Protocol):
+    """A table that Arrow can read: of pandas, polars, pyarrow and others."""
+
+    def __arrow_c_stream__(self, requested_schema: object | None = None) -> object:
+        """Exports the table by the Arrow PyCapsule interface."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +104,7 @@ class PrepareReport:
 
 
 def preprocess(
-    paths: str | Path | Sequence[str | Path],
+    paths: str | Path | Sequence[str | Path] | SupportsArrow,
     *,
     data_dir: str | Path,
     name: str | None = None,
@@ -113,8 +134,10 @@ def preprocess(
 
     Args:
         paths: The log, or its parts in order: tables, sequence files or JSON lines, plain,
-            gzip or zstd. A directory stands for the files in it, sorted by name, without those
-            whose name begins with ``.`` or ``_``.
+            gzip or zstd, or Parquet. A directory stands for the files in it, sorted by name,
+            without those whose name begins with ``.`` or ``_``. Or a table of pandas (2.2 or
+            newer), polars, pyarrow or anything else with the Arrow PyCapsule interface; it needs
+            a name.
         data_dir: Where prepared datasets live.
         name: The dataset's name; by default that of the first file or directory without suffixes,
             in lower case.
@@ -157,11 +180,18 @@ def preprocess(
         (2, 2, 3)
     """
     start = time.perf_counter()
-    given = [Path(path) for path in ([paths] if isinstance(paths, str | Path) else paths)]
-    if not given:
-        raise ConfigError("paths: expected at least one file, found none")
-    name = _dataset_name(name, given[0])
-    sources = [part for path in given for part in log_parts(path)]
+    table = paths if isinstance(paths, SupportsArrow) else None
+    sources: list[Path] = []
+    if isinstance(paths, SupportsArrow):
+        if name is None:
+            raise ConfigError("name: expected one for the dataset of a table, found none")
+        name = _dataset_name(name, Path(name))
+    else:
+        given = [Path(path) for path in ([paths] if isinstance(paths, str | Path) else paths)]
+        if not given:
+            raise ConfigError("paths: expected at least one file, found none")
+        name = _dataset_name(name, given[0])
+        sources = [part for path in given for part in log_parts(path)]
     options: dict[str, Any] = {
         "delimiter": "\t" if delimiter == r"\t" else delimiter,
         "header": header,
@@ -182,12 +212,12 @@ def preprocess(
     }
     directory = Directory(Path(data_dir) / name)
     directory.recover()
-    metadata = _reusable_metadata(directory.path, sources, options)
+    metadata = None
+    if table is None:
+        metadata = _reusable_metadata(directory.path, sources, options)
     reused = metadata is not None
     if metadata is None:
-        result = _core.read_log(
-            [str(path) for path in sources], **options, threads=threads, on_progress=on_progress
-        )
+        result = _read(table, name, sources, options, threads=threads, on_progress=on_progress)
         metadata = _metadata(name, result, options)
         with directory.replacing() as write:
             _write_arrays(write, result)
@@ -214,6 +244,29 @@ def _dataset_name(name: str | None, source: Path) -> str:
     if not _NAME.fullmatch(name):
         raise ConfigError(f'name: expected letters, digits, ".", "+", "_" and "-", found "{name}"')
     return name
+
+
+def _read(
+    table: SupportsArrow | None,
+    name: str,
+    sources: Sequence[Path],
+    options: Mapping[str, Any],
+    *,
+    threads: int | None,
+    on_progress: Callable[[int, int], None] | None,
+) -> dict[str, Any]:
+    is_columnar = table is not None or any(map(columnar.is_parquet, sources))
+    for option in ("delimiter", "header", "log_format"):
+        if is_columnar and options[option] is not None:
+            raise ConfigError(f"{option}: expected nothing for a log of columns, found a value")
+    if table is not None:
+        return columnar.read_table(table, name, options, threads=threads)
+    if is_columnar:
+        return columnar.read_parquet(
+            sources, options, _sha256, threads=threads, on_progress=on_progress
+        )
+    paths = [str(path) for path in sources]
+    return _core.read_log(paths, **options, threads=threads, on_progress=on_progress)
 
 
 def log_parts(path: Path) -> list[Path]:

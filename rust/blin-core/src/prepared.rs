@@ -1,6 +1,6 @@
 //! The whole way from the files of a log to a prepared dataset.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
@@ -93,6 +93,12 @@ pub fn prepare(paths: &[PathBuf], options: &PrepareOptions, hook: &mut Hook) -> 
     Preparation { options, pool: &pool }.run(log, &mut check)
 }
 
+/// Prepares a log that has been read.
+pub fn prepare_log(log: Log, options: &PrepareOptions, hook: &mut Hook) -> Result<Prepared> {
+    let pool = thread_pool(options.threads)?;
+    Preparation { options, pool: &pool }.run(log, &mut || hook(Progress::default()))
+}
+
 /// A pool of this many threads, or of as many as the machine gives.
 pub fn thread_pool(threads: Option<usize>) -> Result<rayon::ThreadPool> {
     if threads == Some(0) {
@@ -112,11 +118,12 @@ struct Preparation<'a> {
 
 impl Preparation<'_> {
     fn run(&self, log: Log, check: &mut dyn FnMut() -> Result<()>) -> Result<Prepared> {
-        let Log { mut interactions, user_ids, item_ids, layout, time_unit, sources, .. } = log;
+        let Log { path, mut interactions, user_ids, item_ids, layout, time_unit, sources, .. } =
+            log;
         check()?;
         let rows_duplicate = self.drop_duplicates(&mut interactions);
         check()?;
-        let core = self.filter(&mut interactions, &sources[0], check)?;
+        let core = self.filter(&mut interactions, &path, check)?;
         check()?;
         let (user_ids, item_ids) = self.index(&mut interactions, &user_ids, &item_ids);
         check()?;
@@ -125,7 +132,7 @@ impl Preparation<'_> {
         check()?;
         let item_counts = count_items(&sequences.items, num_items);
         sequences.items.iter_mut().for_each(|item| *item += 1);
-        let (splits, cuts) = self.split(&sequences, time_unit, &sources[0])?;
+        let (splits, cuts) = self.split(&sequences, time_unit, &path)?;
         check()?;
         let (fingerprint, (repeats, ties)) = self.pool.install(|| {
             rayon::join(
@@ -168,7 +175,7 @@ impl Preparation<'_> {
     fn filter(
         &self,
         interactions: &mut Interactions,
-        source: &SourceSummary,
+        path: &Path,
         check: &mut dyn FnMut() -> Result<()>,
     ) -> Result<Core> {
         let thresholds = self.options.thresholds;
@@ -177,7 +184,7 @@ impl Preparation<'_> {
             interactions.retain(kept);
         }
         if interactions.is_empty() {
-            return Err(nothing_left(source, thresholds, core.before));
+            return Err(nothing_left(path, thresholds, core.before));
         }
         Ok(Core { before: core.before, rounds: core.rounds })
     }
@@ -186,14 +193,14 @@ impl Preparation<'_> {
         &self,
         sequences: &Sequences,
         unit: Option<TimeUnit>,
-        source: &SourceSummary,
+        path: &Path,
     ) -> Result<(Vec<i64>, Option<Cuts>)> {
         let Split::Temporal { valid_from, test_from } = self.options.split else {
             return Ok((leave_one_out(&sequences.offsets), None));
         };
         let (Some(times), Some(unit)) = (&sequences.timestamps, unit) else {
             let found = "none; choose a column with --time-column, or --split leave-one-out";
-            return Err(Error::log(&source.path, "times for a temporal split", found));
+            return Err(Error::log(path, "times for a temporal split", found));
         };
         let cuts = Cuts::find(times, unit, valid_from, test_from)?;
         Ok((temporal(sequences, cuts), Some(cuts)))
@@ -218,9 +225,9 @@ struct Core {
     rounds: Vec<Counts>,
 }
 
-fn nothing_left(source: &SourceSummary, thresholds: Thresholds, before: Counts) -> Error {
+fn nothing_left(path: &Path, thresholds: Thresholds, before: Counts) -> Error {
     let Counts { users, items, interactions } = before;
-    let path = source.path.display();
+    let path = path.display();
     let core = match thresholds {
         Thresholds { users, items } if users == items => format!("{users}-core"),
         Thresholds { users, items } => format!("core ({users} per user, {items} per item)"),

@@ -4,15 +4,18 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use blin_core::error::Error;
+use blin_core::ingest::columnar::{Column, ColumnarLog, Values};
+use blin_core::ingest::source::SourceSummary;
 use blin_core::ingest::{self, Format, Inspection, Layout, LogOptions};
 use blin_core::kcore::{Counts, Thresholds};
 use blin_core::prepared::{
-    PrepareOptions, Prepared, Report, RowCounts, TimeRange, prepare, thread_pool,
+    PrepareOptions, Prepared, Report, RowCounts, TimeRange, prepare, prepare_log, thread_pool,
 };
 use blin_core::progress::Progress;
 use blin_core::split::{Moment, Split};
 use blin_core::vocabulary::Vocabulary;
-use numpy::{IntoPyArray, PyArray1, PyArrayMethods};
+use numpy::{IntoPyArray, PyArray1, PyArrayMethods, PyReadonlyArray1};
+use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 
@@ -120,6 +123,137 @@ pub fn read_log<'py>(
         (Some(exception), _) => Err(Failure::Python(exception)),
         (None, outcome) => Ok(prepared_dict(py, outcome?)?),
     }
+}
+
+/// The options of `preprocess`, as a dict.
+#[derive(FromPyObject)]
+#[pyo3(from_item_all)]
+struct Options {
+    user_column: Option<String>,
+    item_column: Option<String>,
+    time_column: Option<String>,
+    rating_column: Option<String>,
+    min_rating: Option<f64>,
+    on_bad_row: String,
+    min_interactions: u32,
+    min_user_interactions: Option<u32>,
+    min_item_interactions: Option<u32>,
+    duplicates: String,
+    split: String,
+    valid_from: Option<String>,
+    test_from: Option<String>,
+}
+
+impl Options {
+    fn prepare_options(self, threads: Option<usize>) -> Result<PrepareOptions> {
+        Ok(PrepareOptions {
+            log: LogOptions {
+                user_column: self.user_column,
+                item_column: self.item_column,
+                time_column: self.time_column,
+                rating_column: self.rating_column,
+                min_rating: self.min_rating,
+                on_bad_row: self.on_bad_row.parse()?,
+                ..LogOptions::default()
+            },
+            thresholds: Thresholds {
+                users: self.min_user_interactions.unwrap_or(self.min_interactions),
+                items: self.min_item_interactions.unwrap_or(self.min_interactions),
+            },
+            duplicates: self.duplicates.parse()?,
+            split: split_of(&self.split, self.valid_from.as_deref(), self.test_from.as_deref())?,
+            threads,
+        })
+    }
+}
+
+/// Reads a log that comes as columns, batch by batch.
+#[pyclass(module = "blin._core")]
+pub struct ColumnReader {
+    log: Option<ColumnarLog>,
+    options: PrepareOptions,
+}
+
+/// Integers, or bytes and offsets, and which of them are there.
+type ColumnArrays<'py> = (
+    PyReadonlyArray1<'py, i64>,
+    Option<PyReadonlyArray1<'py, u8>>,
+    Option<PyReadonlyArray1<'py, bool>>,
+);
+
+#[pymethods]
+impl ColumnReader {
+    #[new]
+    #[pyo3(signature = (path, names, sample, is_nanos, options, *, threads = None))]
+    fn new(
+        path: PathBuf,
+        names: Vec<String>,
+        sample: Vec<Vec<String>>,
+        is_nanos: Vec<bool>,
+        options: Options,
+        threads: Option<usize>,
+    ) -> Result<Self> {
+        let options = options.prepare_options(threads)?;
+        let log = ColumnarLog::new(path, names, &sample, &is_nanos, options.log.clone())?;
+        Ok(Self { log: Some(log), options })
+    }
+
+    /// The places of the columns to give, in this order.
+    fn places(&mut self) -> Result<Vec<usize>> {
+        Ok(self.log()?.places())
+    }
+
+    /// Names the file whose batches come next.
+    fn start_file(&mut self, path: PathBuf) -> Result<()> {
+        self.log()?.start_file(path);
+        Ok(())
+    }
+
+    /// Appends a batch: of each column integers, or offsets and bytes, and which are there.
+    fn append(&mut self, py: Python<'_>, columns: Vec<ColumnArrays<'_>>) -> Result<()> {
+        let columns: Result<Vec<Column>> = columns.iter().map(column_of).collect();
+        let (columns, log) = (columns?, self.log()?);
+        Ok(py.detach(|| log.append(&columns))?)
+    }
+
+    /// Ends the log, read from files of these paths, hashes and sizes, and prepares it.
+    fn finish<'py>(
+        &mut self,
+        py: Python<'py>,
+        sources: Vec<(PathBuf, String, u64)>,
+    ) -> Result<Bound<'py, PyDict>> {
+        let summary = |(path, sha256, bytes)| SourceSummary { path, bytes, sha256 };
+        let sources = sources.into_iter().map(summary).collect();
+        let log = self.log.take().ok_or_else(finished)?;
+        let mut caller = Caller { on_progress: None, last_asked: Instant::now(), raised: None };
+        let outcome = py.detach(|| {
+            prepare_log(log.finish(sources)?, &self.options, &mut |progress| caller.ask(progress))
+        });
+        match (caller.raised, outcome) {
+            (Some(exception), _) => Err(Failure::Python(exception)),
+            (None, outcome) => Ok(prepared_dict(py, outcome?)?),
+        }
+    }
+}
+
+impl ColumnReader {
+    fn log(&mut self) -> Result<&mut ColumnarLog> {
+        self.log.as_mut().ok_or_else(finished)
+    }
+}
+
+fn finished() -> Failure {
+    PyValueError::new_err("the log has ended").into()
+}
+
+fn column_of<'a>((values, text, valid): &'a ColumnArrays<'_>) -> Result<Column<'a>> {
+    let values = values.as_slice()?;
+    let values = match text {
+        Some(bytes) => Values::Text(bytes.as_slice()?, values),
+        None => Values::Integers(values),
+    };
+    let valid = valid.as_ref().map(PyReadonlyArray1::as_slice).transpose()?;
+    Ok(Column { values, valid })
 }
 
 fn split_of(rule: &str, valid_from: Option<&str>, test_from: Option<&str>) -> Result<Split> {
@@ -235,9 +369,9 @@ fn set_rows(result: &Bound<'_, PyDict>, rows: RowCounts) -> PyResult<()> {
 fn layout_dict<'py>(py: Python<'py>, layout: &Layout) -> PyResult<Bound<'py, PyDict>> {
     let result = PyDict::new(py);
     result.set_item("format", layout.format.name())?;
-    let is_json = layout.format == Format::JsonLines;
-    result.set_item("delimiter", (!is_json).then_some(&layout.delimiter))?;
-    result.set_item("header", (!is_json).then_some(layout.has_header))?;
+    let is_named = matches!(layout.format, Format::JsonLines | Format::Columns);
+    result.set_item("delimiter", (!is_named).then_some(&layout.delimiter))?;
+    result.set_item("header", (!is_named).then_some(layout.has_header))?;
     result.set_item("columns", &layout.columns)?;
     result.set_item("user_column", layout.user_column())?;
     result.set_item("item_column", layout.item_column())?;

@@ -13,5 +13,5 @@ mod _core {
         Batcher, fill_histories, fill_ranking_negatives, fill_shared_negatives, shuffle_users,
     };
     #[pymodule_export]
-    use crate::ingest::{inspect_log, read_log};
+    use crate::ingest::{ColumnReader, inspect_log, read_log};
 }

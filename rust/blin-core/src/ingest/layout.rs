@@ -33,6 +33,8 @@ pub enum Format {
     Sequences,
     /// One object of JSON per line.
     JsonLines,
+    /// Columns, as Parquet and tables in memory have them.
+    Columns,
 }
 
 impl FromStr for Format {
@@ -49,12 +51,13 @@ impl FromStr for Format {
 }
 
 impl Format {
-    /// `table`, `sequences` or `jsonl`.
+    /// `table`, `sequences`, `jsonl` or `columns`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Table => "table",
             Self::Sequences => "sequences",
             Self::JsonLines => "jsonl",
+            Self::Columns => "columns",
         }
     }
 }
@@ -64,7 +67,7 @@ impl Format {
 pub struct Layout {
     /// Rows, sequences or JSON lines.
     pub format: Format,
-    /// What stands between two fields; nothing in JSON lines.
+    /// What stands between two fields; nothing in JSON lines and columns.
     pub delimiter: String,
     /// Whether the first line names the columns.
     pub has_header: bool,
@@ -169,16 +172,22 @@ impl Layout {
             return Err(Error::log(path, "JSON lines, one object on each", found));
         }
         let places = columns::find(path, &columns, true, &rows, options)?;
-        Ok(Self {
-            format: Format::JsonLines,
-            delimiter: String::new(),
-            has_header: false,
-            time_style: time_style(Role::Time, &places, &rows),
-            tie_break_style: time_style(Role::TieBreak, &places, &rows),
-            columns,
-            places,
-            header: Vec::new(),
-        })
+        let [time_style, tie_break_style] =
+            [Role::Time, Role::TieBreak].map(|role| time_style(role, &places, &rows));
+        let named = Self::of_columns(columns, places, time_style, tie_break_style);
+        Ok(Self { format: Format::JsonLines, ..named })
+    }
+
+    /// The layout of columns that have names and nothing between them.
+    pub(super) fn of_columns(
+        columns: Vec<String>,
+        places: Places,
+        time_style: Option<TimeStyle>,
+        tie_break_style: Option<TimeStyle>,
+    ) -> Self {
+        let (format, delimiter, header) = (Format::Columns, String::new(), Vec::new());
+        let has_header = false;
+        Self { format, delimiter, has_header, columns, time_style, tie_break_style, places, header }
     }
 
     fn table(path: &Path, head: &[u8], delimiter: String, options: &LogOptions) -> Result<Self> {
@@ -212,7 +221,7 @@ impl Layout {
 }
 
 /// How the first time of the sample is written.
-fn time_style(role: Role, places: &Places, rows: &[Vec<Vec<u8>>]) -> Option<TimeStyle> {
+pub(super) fn time_style(role: Role, places: &Places, rows: &[Vec<Vec<u8>>]) -> Option<TimeStyle> {
     let place = places.of(role)?;
     let first_time = rows.iter().find_map(|row| style_of(row.get(place)?));
     Some(first_time.unwrap_or(TimeStyle::Number))

@@ -4,6 +4,7 @@
 //! while the blocks before are appended in the order of the file. So the result is the same for any
 //! number of threads.
 
+pub mod columnar;
 mod columns;
 mod json;
 pub mod layout;

@@ -28,6 +28,8 @@ const PATIENCE: Duration = Duration::from_millis(50);
 /// A log that was read to its end.
 #[derive(Debug)]
 pub struct Log {
+    /// What messages call it: its first file that holds something.
+    pub path: PathBuf,
     /// The rows in file order; users and items have indices into `user_ids` and `item_ids`.
     pub interactions: Interactions,
     /// Raw ids of users; an id that is in no row is possible.
@@ -74,7 +76,8 @@ pub fn read(
     }
     let messages = std::mem::take(&mut table.messages);
     let (interactions, time_unit, user_ids, item_ids) = table.finish(&layout);
-    Ok(Log { interactions, user_ids, item_ids, layout, time_unit, sources, rows, messages })
+    let path = first.to_owned();
+    Ok(Log { path, interactions, user_ids, item_ids, layout, time_unit, sources, rows, messages })
 }
 
 fn sniff(path: &Path, options: &LogOptions) -> Result<Layout> {
@@ -282,7 +285,7 @@ impl<'a> Parser<'a> {
     fn new(layout: &'a Layout, options: &LogOptions) -> Self {
         match layout.format {
             Format::Table => Self::Table(TableReader::new(layout, options)),
-            Format::JsonLines => Self::Json(JsonReader::new(layout, options)),
+            Format::JsonLines | Format::Columns => Self::Json(JsonReader::new(layout, options)),
             Format::Sequences => {
                 Self::Lists(ListReader::new(&layout.delimiter, options.on_bad_row))
             }

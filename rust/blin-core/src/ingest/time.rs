@@ -19,6 +19,8 @@ pub enum TimeStyle {
     Number,
     /// ISO-8601 dates and date-times; UTC where no zone is given.
     Date,
+    /// Integers that are nanoseconds since 1970, whatever their size.
+    Nanos,
 }
 
 /// The unit of a column of times.
@@ -200,6 +202,7 @@ pub fn parse(text: &[u8], style: TimeStyle) -> Option<Time> {
             short_integer(text).map(Time::Integer).or_else(|| parse_number(text.trim_ascii()))
         }
         TimeStyle::Date => parse_date(text.trim_ascii()).map(Time::Nanos),
+        TimeStyle::Nanos => std::str::from_utf8(text).ok()?.parse().ok().map(Time::Nanos),
     }
 }
 
