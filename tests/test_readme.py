@@ -27,7 +27,7 @@ def test_the_python_example_runs(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.usefixtures("raw_csv")
 def test_the_commands_run_in_their_order() -> None:
-    commands = re.findall(r"^    blin ([a-z].*)$", README.read_text("utf-8"), re.MULTILINE)
+    commands = re.findall(r"^    blin ([a-z]+ .*)$", README.read_text("utf-8"), re.MULTILINE)
     chain = [command for command in commands if "ml-1m" not in command]
     assert [command.split()[0] for command in chain] == [
         "preprocess",

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 __all__ = [
     "Batcher",
+    "ColumnReader",
     "NegativeSampler",
     "fill_histories",
     "inspect_log",
@@ -41,10 +42,46 @@ def read_log(
     log_format: str | None = None,
     on_bad_row: str = "fail",
     min_interactions: int = 5,
+    min_user_interactions: int | None = None,
+    min_item_interactions: int | None = None,
     duplicates: str = "keep",
+    split: str = "leave-one-out",
+    valid_from: str | None = None,
+    test_from: str | None = None,
     threads: int | None = None,
     on_progress: Callable[[int, int], object] | None = None,
 ) -> dict[str, Any]: ...
+
+@final
+class ColumnReader:
+    """Reads a log that comes as columns, batch by batch."""
+
+    def __new__(
+        cls,
+        path: str | PathLike[str],
+        names: Sequence[str],
+        sample: Sequence[Sequence[str]],
+        is_nanos: Sequence[bool],
+        options: dict[str, Any],
+        *,
+        threads: int | None = None,
+    ) -> ColumnReader: ...
+    def places(self) -> list[int]:
+        """The places of the columns to give, in this order."""
+
+    def start_file(self, path: str | PathLike[str]) -> None:
+        """Names the file whose batches come next."""
+
+    def append(
+        self,
+        columns: Sequence[
+            tuple[NDArray[np.int64], NDArray[np.uint8] | None, NDArray[np.bool_] | None]
+        ],
+    ) -> None:
+        """Appends a batch: of each column integers, or offsets and bytes, and which are there."""
+
+    def finish(self, sources: Sequence[tuple[str | PathLike[str], str, int]]) -> dict[str, Any]:
+        """Ends the log, read from files of these paths, hashes and sizes, and prepares it."""
 
 @final
 class Batcher:

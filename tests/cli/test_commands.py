@@ -62,6 +62,23 @@ def test_preprocess_of_a_log_with_odd_columns_and_several_parts(blin: Blin) -> N
     assert (report["users"], report["items"], report["interactions"]) == (8, 4, 16)
 
 
+def test_inspect_shows_columns_roles_and_what_to_try(blin: Blin) -> None:
+    result = blin("inspect", "shop.csv")
+    assert result.exit_code == 0, result.stderr
+    for line in (
+        r"format +table, fields separated by \",\", with a header",
+        r"rows +[\d,]+$",
+        r"times +2024-\d\d-\d\dT.* to .*, in s",
+        r"column +role +first values",
+        r"customer +user +\S+, \S+, \S+",
+        r"product +item +sku-\d+, ",
+        r"bought_at +time +2024-",
+    ):
+        assert re.search(f"^{line}", result.stdout, re.MULTILINE), line
+    assert "--user-column" in result.stderr
+    assert value_of(blin("inspect", "shop.csv", "--json"))["rows"] == 4504
+
+
 def test_skipped_rows_are_counted_and_shown(blin: Blin) -> None:
     rows = Path("shop.csv").read_text().splitlines()
     rows[2] = "nonsense"

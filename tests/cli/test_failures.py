@@ -66,7 +66,11 @@ def test_a_traceback_is_shown_to_those_who_ask(monkeypatch: pytest.MonkeyPatch) 
     "arguments, message",
     [
         ("trian", 'no such command "trian"; did you mean "train"? (see blin --help)'),
-        ("zzz", 'no such command "zzz"; the commands are preprocess, train, evaluate, recommend'),
+        (
+            "zzz",
+            'no such command "zzz"; the commands are preprocess, inspect, train, evaluate, '
+            "recommend",
+        ),
         ("train --lamda 2", 'no such option "--lamda"; did you mean "--lambda"?'),
         ("evaluate --nagatives 5", 'no such option "--nagatives"; did you mean "--negatives"?'),
         ("preprocess raw.csv --nmae x", 'no such option "--nmae"; did you mean "--name"?'),

@@ -135,12 +135,51 @@ def test_a_damaged_dataset_is_made_again(log, data_dir):
 
 @pytest.mark.parametrize(
     ("file", "name"),
-    [("Beauty.tsv.gz", "beauty"), ("ratings.dat", "ratings"), ("My log (2).csv", "my-log-2")],
+    [
+        ("Beauty.tsv.gz", "beauty"),
+        ("ratings.dat", "ratings"),
+        ("a.csv.zst", "a"),
+        ("My log (2).csv", "my-log-2"),
+    ],
 )
 def test_the_name_is_that_of_the_file(tmp_path, data_dir, file, name):
     log = tmp_path / file
     log.write_text(LOG)
     assert prepare(log, data_dir).dataset == name
+
+
+def test_a_directory_of_parts_is_one_log_of_its_name(tmp_path, data_dir):
+    logs = tmp_path / "Logs.csv"
+    parts = {
+        "part-2.csv": "user,item,time\nann,jam,2\n",
+        "part-0.csv": "",
+        "day=1/part-1.csv": "user,item,time\nann,tea,2\n",
+        "part-10.csv": "ann,milk,2\n",
+        "_SUCCESS": "",
+        ".part-2.csv.crc": "crc!",
+        "_temporary/part-3.csv": "half a row",
+    }
+    for name, content in parts.items():
+        (logs / name).parent.mkdir(parents=True, exist_ok=True)
+        (logs / name).write_text(content)
+    report = prepare(logs, data_dir)
+    assert report.dataset == "logs"
+    assert [source["file"] for source in report.metadata["sources"]] == [
+        "part-1.csv",
+        "part-0.csv",
+        "part-10.csv",
+        "part-2.csv",
+    ]
+    items = pq.read_table(report.path / "items.parquet")["id"].to_pylist()
+    assert items == ["tea", "milk", "jam"]
+    assert prepare(logs, data_dir).reused
+
+
+def test_a_directory_without_a_log_is_one_line(tmp_path, data_dir):
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs" / "_SUCCESS").touch()
+    with pytest.raises(DataError, match=r"logs: expected a directory of log files, found none"):
+        prepare(tmp_path / "logs", data_dir)
 
 
 @pytest.mark.parametrize("name", ["", "..", ".hidden", "a/b", "a b"])

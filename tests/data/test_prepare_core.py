@@ -41,7 +41,7 @@ def test_a_log_becomes_what_the_slow_twin_makes_of_it(log, interactions, k, dupl
     expected = ingest.prepare(interactions, k=k, duplicates=duplicates)
     options = {"min_interactions": k, "duplicates": duplicates, "threads": threads}
     if not expected.sequences:
-        with pytest.raises(DataError, match=f"no interaction is left by the {k}-core"):
+        with pytest.raises(DataError, match="no interaction is left"):
             read(log, interactions, **options)
         return
     result = read(log, interactions, **options)
@@ -56,6 +56,73 @@ def test_a_log_becomes_what_the_slow_twin_makes_of_it(log, interactions, k, dupl
     assert report["tied_neighbours"] == expected.tied_neighbours
     assert report["users_with_tied_last"] == expected.users_with_tied_last
     assert result["item_counts"].tolist() == np.bincount(result["items"])[1:].tolist()
+
+
+@given(
+    interactions=rows(),
+    seconds=st.lists(st.integers(-3, 3), min_size=60, max_size=60),
+    duplicates=st.sampled_from(["keep", "first", "last"]),
+    thresholds=st.tuples(st.integers(1, 4), st.integers(1, 4)),
+)
+def test_two_times_and_two_thresholds_are_those_of_the_slow_twin(
+    log, interactions, seconds, duplicates, thresholds
+):
+    timed = [(*row, second) for row, second in zip(interactions, seconds, strict=False)]
+    user_k, item_k = thresholds
+    expected = ingest.prepare(timed, k=user_k, item_k=item_k, duplicates=duplicates)
+    lines = "".join(",".join(map(str, row)) + "\n" for row in timed)
+    log.write_text("user,item,day,moment\n" + lines)
+    options = {
+        "time_column": "day,moment",
+        "min_user_interactions": user_k,
+        "min_item_interactions": item_k,
+        "duplicates": duplicates,
+    }
+    if not expected.sequences:
+        with pytest.raises(DataError, match="no interaction is left"):
+            _core.read_log([log], **options)
+        return
+    result = _core.read_log([log], **options)
+    report = result["report"]
+    assert raw_sequences(result) == expected.sequences
+    assert raw_timestamps(result) == expected.timestamps
+    assert [report["before_k_core"], *report["k_core_rounds"]] == expected.rounds
+    assert report["layout"]["tie_break_column"] == "moment"
+
+
+def test_a_threshold_of_one_side_leaves_the_other_at_the_common_one(log):
+    interactions = [("u", "a", 1), ("u", "b", 2), ("v", "a", 3)]
+    result = read(log, interactions, min_interactions=1, min_item_interactions=2)
+    assert raw_sequences(result) == {"u": ["a"], "v": ["a"]}
+    result = read(log, interactions, min_interactions=1, min_user_interactions=2)
+    assert raw_sequences(result) == {"u": ["a", "b"]}
+    with pytest.raises(DataError, match=r"left by the core \(2 per user, 3 per item\) of 3 inter"):
+        read(log, interactions, min_user_interactions=2, min_item_interactions=3)
+
+
+def test_dates_with_a_second_column_need_not_be_sorted_in_the_file(log):
+    log.write_text(
+        "session;item;moment;day\n1;c;900;2016-05-09\n1;a;7;2016-05-09\n1;z;3;2016-05-10\n"
+        "1;b;7;2016-05-09\n"
+    )
+    result = _core.read_log([log], min_interactions=1, time_column="day, moment")
+    assert raw_sequences(result) == {"1": ["a", "b", "c", "z"]}
+    assert result["report"]["time"]["unit"] == "s"
+
+
+def test_a_comma_in_the_name_of_a_column_is_no_second_column(log):
+    log.write_text('user;item;"day,moment"\nu;b;2\nu;a;1\n')
+    result = _core.read_log([log], min_interactions=1, time_column="day,moment")
+    assert raw_sequences(result) == {"u": ["a", "b"]}
+    assert result["report"]["layout"]["tie_break_column"] is None
+
+
+def test_a_second_time_that_is_none_is_named(log):
+    log.write_text("user,item,day,moment\nu,a,1,2\nu,a,1,noon\n")
+    with pytest.raises(DataError, match=r':3: column "moment": expected a time such as'):
+        _core.read_log([log], min_interactions=1, time_column="day,moment")
+    with pytest.raises(DataError, match=r'expected a column "hour" \(--time-column\)'):
+        _core.read_log([log], min_interactions=1, time_column="day,hour")
 
 
 def test_a_log_that_unravels_slowly_takes_as_many_rounds_as_by_definition(log):
@@ -131,6 +198,33 @@ def test_rows_below_the_rating_are_left_out_and_counted(log):
     assert raw_sequences(result) == {"u": ["a", "c"]}
     assert result["report"]["rows_below_rating"] == 1
     assert result["report"]["rows_read"] == 3
+
+
+@pytest.mark.parametrize("user", ["", "NA", "NaN", "nan", "null", "NULL", "None", r"\N"])
+def test_rows_without_a_user_are_left_out_and_counted_whatever_else_they_hold(log, user):
+    result = read(log, [("u", "a", 1), (user, "a", "soon"), ("u", "b", 2)], min_interactions=1)
+    assert raw_sequences(result) == {"u": ["a", "b"]}
+    assert result["report"]["rows_without_user"] == 1
+    assert result["report"]["rows_read"] == 3
+
+
+def test_rows_without_an_item_are_left_out_and_an_item_may_have_any_name(log):
+    result = read(log, [("u", "NA", 1), ("u", "", 2), ("v", "null", 3)], min_interactions=1)
+    assert raw_sequences(result) == {"u": ["NA"], "v": ["null"]}
+    assert result["report"]["rows_without_item"] == 1
+    assert result["report"]["rows_without_user"] == 0
+
+
+@pytest.mark.parametrize("user", ["Na", "none", " NA", "0", "-"])
+def test_a_user_of_another_spelling_is_a_user(log, user):
+    assert raw_sequences(read(log, [(user, "a", 1)], min_interactions=1)) == {user: ["a"]}
+
+
+def test_a_sequence_without_a_user_is_left_out(log):
+    log.write_text("u a b\nNA a b c\nv b\n")
+    result = _core.read_log([log], min_interactions=1)
+    assert raw_sequences(result) == {"u": ["a", "b"], "v": ["b"]}
+    assert result["report"]["rows_without_user"] == 3
 
 
 def test_a_list_of_files_is_one_log_and_may_repeat_the_header(log, tmp_path):

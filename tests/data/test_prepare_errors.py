@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gzip
+from fnmatch import fnmatchcase
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -14,6 +16,9 @@ from blin.errors import ConfigError, DataError
 
 HEADER = "user,item,rating,time\n"
 GOOD = "u,a,5,100000000\n"
+ZSTD = pa.Codec("zstd").compress(
+    "".join(f"u{n},a,{n % 5},{n * n}\n" for n in range(99)).encode(), asbytes=True
+)
 
 
 def message_of(path: Path, content: str | bytes, **options: object) -> str:
@@ -57,8 +62,6 @@ def log(tmp_path: Path) -> Path:
             ':3: column "time": expected a time such as 978300760 or 978300760.25, '
             f'found "1{30 * "0"}"',
         ),
-        (HEADER + GOOD + ",a,5,1\n", ':3: column "user": expected an id, found nothing'),
-        (HEADER + GOOD + "u,,5,1\n", ':3: column "item": expected an id, found nothing'),
         (
             HEADER.encode() + b"caf\xe9,a,5,1\n",
             ':2: column "user": expected text in UTF-8, found "caf�"',
@@ -83,12 +86,17 @@ def log(tmp_path: Path) -> Path:
             ': expected columns separated by a comma, tab, semicolon, pipe, space or "::", '
             "found none of these in the first line; choose with --delimiter",
         ),
-        (b"PAR1....", ": expected text in UTF-8, plain or gzip, found a Parquet file"),
+        (b"PAR1....", ": expected text in UTF-8, plain, gzip or zstd, found a Parquet file"),
         (
             "user,item".encode("utf-16"),
-            ": expected text in UTF-8, plain or gzip, found UTF-16; save it as UTF-8",
+            ": expected text in UTF-8, plain, gzip or zstd, found UTF-16; save it as UTF-8",
         ),
         (gzip.compress(GOOD.encode() * 99)[:-9], ": the compressed data ends too early"),
+        (ZSTD[:-9], ": the compressed data ends too early"),
+        (ZSTD[:5], ": the compressed data ends too early"),
+        (ZSTD + b"\x50\x2a\x4d\x18\x09\0\0\0abc", ": the compressed data ends too early"),
+        (ZSTD[:20] + b"\xff" + ZSTD[21:], ": the zstd data is damaged: *"),
+        (ZSTD + b"rubbish", ": the zstd data is damaged: *"),
         (
             HEADER + GOOD,
             ": no interaction is left by the 5-core of 1 interactions (1 users, 1 items); "
@@ -98,7 +106,7 @@ def log(tmp_path: Path) -> Path:
     ids=lambda value: value[:40] if isinstance(value, str) and value.startswith(":") else "",
 )
 def test_a_log_that_cannot_be_used_is_one_clear_line(log, content, message):
-    assert message_of(log, content) == message
+    assert fnmatchcase(message_of(log, content), message.replace("[", "[[]"))
 
 
 def test_the_column_that_was_asked_for_must_be_there(log):
@@ -127,7 +135,10 @@ def test_a_directory_is_not_a_log(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"log_format": "xml"}, 'log_format: expected "table" or "sequences", found "xml"'),
+        (
+            {"log_format": "xml"},
+            'log_format: expected "table", "sequences" or "jsonl", found "xml"',
+        ),
         ({"on_bad_row": "cry"}, 'on_bad_row: expected "fail" or "skip", found "cry"'),
         ({"duplicates": "no"}, 'duplicates: expected "keep", "first" or "last", found "no"'),
         ({"threads": 0}, "threads: expected 1 to 512, found 0"),
@@ -143,7 +154,7 @@ def test_an_option_out_of_its_range_is_named(log, options, message):
 
 
 def test_bad_rows_can_be_skipped_and_are_counted(log):
-    log.write_text(HEADER + GOOD + "u,a\n" + GOOD + "u,a,5,soon\n" + ",,,\n" + GOOD)
+    log.write_text(HEADER + GOOD + "u,a\n" + GOOD + "u,a,5,soon\n" + "u,b,5,\n" + GOOD)
     report = _core.read_log([log], min_interactions=1, on_bad_row="skip")["report"]
     assert report["interactions"] == 3
     assert report["rows_read"] == 6
@@ -154,7 +165,10 @@ def test_bad_rows_can_be_skipped_and_are_counted(log):
 
 def test_if_every_row_is_skipped_nothing_is_left(log):
     message = message_of(log, HEADER + "u,a,5,soon\n", on_bad_row="skip")
-    assert message == ": no interaction is left: all rows were skipped or below --min-rating"
+    assert message == (
+        ": no interaction is left: all rows were unreadable, without a user or an item, "
+        "or below --min-rating"
+    )
 
 
 def test_a_row_of_millions_of_fields_is_counted_and_not_kept(log):
@@ -182,7 +196,7 @@ def test_a_quote_that_is_never_closed_is_refused_in_bounded_memory(log):
         optional={
             "header": st.booleans(),
             "delimiter": st.sampled_from([",", "::", " ", "\t", "a"]),
-            "log_format": st.sampled_from(["table", "sequences"]),
+            "log_format": st.sampled_from(["table", "sequences", "jsonl"]),
             "min_rating": st.floats(0, 5),
             "user_column": st.sampled_from(["1", "2", "user"]),
             "item_column": st.sampled_from(["1", "3", "item"]),

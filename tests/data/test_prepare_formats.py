@@ -6,7 +6,10 @@ import gzip
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from blin import _core
 from prepared import raw_ids, raw_sequences, raw_timestamps
@@ -179,6 +182,33 @@ def test_gzip_is_recognised_by_its_content_and_may_have_many_members(log):
     assert raw_sequences(read(log, members)) == SEQUENCES
 
 
+def zstd(content: bytes) -> bytes:
+    return pa.Codec("zstd").compress(content, asbytes=True)
+
+
+def test_zstd_is_recognised_by_its_content_and_may_have_many_frames(log):
+    content = table(",", header="user item rating time").encode()
+    frames = b"".join(zstd(content[at : at + 7]) for at in range(0, len(content), 7))
+    skippable = b"\x5a\x2a\x4d\x18\x03\0\0\0abc"
+    for compressed in (zstd(content), frames, skippable + zstd(content) + skippable):
+        assert raw_sequences(read(log, compressed)) == SEQUENCES
+
+
+@given(
+    rows=st.lists(st.tuples(st.integers(0, 99), st.integers(0, 10**9)), min_size=1),
+    frame_bytes=st.integers(1, 300),
+    repeats=st.integers(1, 40),
+)
+def test_zstd_gives_what_its_content_gives(tmp_path_factory, rows, frame_bytes, repeats):
+    log = tmp_path_factory.getbasetemp() / "log"
+    content = "".join(f"{user},{item}\n" for user, item in rows * repeats).encode()
+    starts = range(0, len(content), frame_bytes * repeats)
+    frames = [zstd(content[start : start + frame_bytes * repeats]) for start in starts]
+    plain = read(log, b"user,item\n" + content)
+    compressed = read(log, zstd(b"user,item\n") + b"".join(frames))
+    assert compressed["report"]["fingerprint"] == plain["report"]["fingerprint"]
+
+
 def test_quoted_fields_may_hold_delimiters_quotes_and_newlines(log):
     content = 'user,item,time\n"a, ""b""\r\nc",tea,2\n"a, ""b""\r\nc","milk\n\n",1\n'
     result = read(log, content)
@@ -231,9 +261,11 @@ def test_two_events_one_second_apart_stay_apart(log):
     assert raw_sequences(read(log, content)) == {"u": ["early", "late"]}
 
 
-def test_inspection_tells_the_layout_and_reads_no_further(log):
+def test_inspection_tells_the_layout_and_passes_over_what_cannot_be_read(log):
     log.write_text(table("::") + "broken\n")
-    assert _core.inspect_log(log) == {
+    found = _core.inspect_log(log)
+    assert found["rows_skipped"] == 1
+    assert found["layout"] == {
         "format": "table",
         "delimiter": "::",
         "header": False,
@@ -241,5 +273,6 @@ def test_inspection_tells_the_layout_and_reads_no_further(log):
         "user_column": "1",
         "item_column": "2",
         "time_column": "4",
+        "tie_break_column": None,
         "rating_column": "3",
     }

@@ -14,6 +14,7 @@ from blin.cli.datasets import datasets
 from blin.cli.demo import demo
 from blin.cli.evaluate import evaluate
 from blin.cli.failures import ReportingGroup
+from blin.cli.inspect import inspect
 from blin.cli.preprocess import preprocess
 from blin.cli.recommend import recommend
 from blin.cli.train import train
@@ -60,5 +61,5 @@ def main(context: click.Context) -> None:
         click.echo(context.get_help())
 
 
-for command in (preprocess, train, evaluate, recommend, datasets, demo):
+for command in (preprocess, inspect, train, evaluate, recommend, datasets, demo):
     main.add_command(command)

@@ -62,6 +62,33 @@ def repeat_names(args: list[str], names: set[str]) -> list[str]:
     return [*spelled, current] if current is not None and first else spelled
 
 
+def log_layout(command: Function) -> Function:
+    """Adds what says how a log is read where recognising it goes wrong."""
+    layout = (
+        click.option("--delimiter", help="What separates the fields, e.g. , or :: or \\t."),
+        click.option(
+            "--header/--no-header", default=None, help="Whether the first row names the columns."
+        ),
+        click.option(
+            "--user-column", metavar="NAME|NUMBER", help="The column of users (first: 1)."
+        ),
+        click.option("--item-column", metavar="NAME|NUMBER", help="The column of items."),
+        click.option(
+            "--time-column",
+            metavar="NAME|NUMBER",
+            help="The column of times; A,B: two columns, B orders what has the same A.",
+        ),
+        click.option("--rating-column", metavar="NAME|NUMBER", help="The column of ratings."),
+        click.option(
+            "--format",
+            "log_format",
+            type=click.Choice(["table", "sequences", "jsonl"]),
+            help="A row is one interaction, one user (user item item ...) or one JSON object.",
+        ),
+    )
+    return functools.reduce(lambda wrapped, option: option(wrapped), reversed(layout), command)
+
+
 def data_dir(command: Function) -> Function:
     """Adds ``--data-dir``."""
     return click.option(

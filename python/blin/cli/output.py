@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -140,6 +140,20 @@ def duration_of(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+
+
+def format_of(layout: Mapping[str, Any]) -> str:
+    """Returns how the fields of a log are told apart, as people say it."""
+    if layout["format"] in ("jsonl", "columns"):
+        return {"jsonl": "JSON lines", "columns": "Parquet"}[layout["format"]]
+    header = "with" if layout["header"] else "without"
+    return (
+        f"{layout['format']}, fields separated by {_named(layout['delimiter'])}, {header} a header"
+    )
+
+
+def _named(delimiter: str) -> str:
+    return {"\t": "a tab", " ": "a space"}.get(delimiter, f'"{delimiter}"')
 
 
 def _console(*, stderr: bool) -> Console:

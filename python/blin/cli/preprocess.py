@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from blin.cli import options
-from blin.cli.output import Output, duration_of, size_of
+from blin.cli.output import Output, duration_of, format_of, size_of
 
 if TYPE_CHECKING:
     from blin.data.prepare import PrepareReport
@@ -17,13 +17,8 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("logs", nargs=-1, required=True, metavar="LOG...", type=click.Path(path_type=Path))
-@click.option("--name", help="Name of the dataset.  [default: the file's name]")
-@click.option("--delimiter", help="What separates the fields, e.g. , or :: or \\t.")
-@click.option("--header/--no-header", default=None, help="Whether the first row names the columns.")
-@click.option("--user-column", metavar="NAME|NUMBER", help="The column of users (first: 1).")
-@click.option("--item-column", metavar="NAME|NUMBER", help="The column of items.")
-@click.option("--time-column", metavar="NAME|NUMBER", help="The column of times.")
-@click.option("--rating-column", metavar="NAME|NUMBER", help="The column of ratings.")
+@click.option("--name", help="Name of the dataset.  [default: the log's name]")
+@options.log_layout
 @click.option("--min-rating", type=float, help="Leave out rows rated lower than this.")
 @click.option(
     "--min-interactions",
@@ -33,11 +28,38 @@ if TYPE_CHECKING:
     help="Keep users and items with at least this many interactions, repeatedly.",
 )
 @click.option(
+    "--min-user-interactions",
+    type=click.IntRange(min=1),
+    help="The same for users only.  [default: --min-interactions]",
+)
+@click.option(
+    "--min-item-interactions",
+    type=click.IntRange(min=1),
+    help="The same for items only.  [default: --min-interactions]",
+)
+@click.option(
     "--duplicates",
     type=click.Choice(["keep", "first", "last"]),
     default="keep",
     show_default=True,
     help="Which of several rows of one user and one item to keep.",
+)
+@click.option(
+    "--split",
+    type=click.Choice(["leave-one-out", "temporal"]),
+    default="leave-one-out",
+    show_default=True,
+    help="Hold out each user's last two, or what all users do from two points in time on.",
+)
+@click.option(
+    "--valid-from",
+    metavar="TIME|SHARE",
+    help="Where a temporal split's validation begins.  [default: as long as the test]",
+)
+@click.option(
+    "--test-from",
+    metavar="TIME|SHARE",
+    help="Where its test begins, e.g. 2024-05-31, or 0.9 of the log.  [default: 0.9]",
 )
 @click.option(
     "--on-bad-row",
@@ -46,21 +68,16 @@ if TYPE_CHECKING:
     show_default=True,
     help="What to do at a row that cannot be read; skipped rows are counted and shown.",
 )
-@click.option(
-    "--format",
-    "log_format",
-    type=click.Choice(["table", "sequences"]),
-    help="One interaction a row, or one user a row: user item item ...",
-)
 @options.data_dir
 @options.threads
 @options.output
 def preprocess(logs: tuple[Path, ...], data_dir: Path, output: Output, **layout: Any) -> None:
     """Turn a raw log into a prepared dataset.
 
-    LOG is a CSV or TSV file with any delimiter, with or without a header, or a file of sequences
-    (user item item ...), plain or gzip. Delimiter, columns and time unit are recognised; the
-    options are for logs where that goes wrong. Several files are read as one log.
+    LOG is a CSV or TSV file with any delimiter, with or without a header, a file of sequences (user
+    item item ...) or JSON lines, plain, gzip or zstd, or Parquet. Delimiter, columns and time unit
+    are recognised; the options are for logs where that goes wrong. Several files, or a directory of
+    them, are read as one log.
     """
     from blin.data import prepare
 
@@ -82,7 +99,7 @@ def show_report(report: PrepareReport, output: Output) -> None:
     names = ["as read", *(f"round {number}" for number in range(1, len(rounds)))]
     output.table(
         (
-            f"{report.metadata['options']['min_interactions']}-core",
+            _core_name(report.metadata["options"]),
             "users",
             "items",
             "interactions",
@@ -100,6 +117,7 @@ def show_report(report: PrepareReport, output: Output) -> None:
             "items": report.items,
             "interactions": report.interactions,
             "density": f"{density:.3%}",
+            "split": _split(report.metadata["split"]),
             "fingerprint": report.fingerprint,
             "took": f"{duration_of(report.seconds)}{', reused' if report.reused else ''}",
             "peak memory": size_of(report.peak_memory_bytes),
@@ -107,24 +125,39 @@ def show_report(report: PrepareReport, output: Output) -> None:
     )
 
 
+def _core_name(options: Mapping[str, Any]) -> str:
+    both = options["min_interactions"]
+    users, items = (options[f"min_{side}_interactions"] or both for side in ("user", "item"))
+    return f"{users}-core" if users == items else f"core {users}/{items}"
+
+
+def _split(split: Mapping[str, Any]) -> str:
+    parts = ", ".join(f"{split[part]:,} {part}" for part in ("train", "valid", "test"))
+    if split["rule"] != "temporal":
+        return f"{split['rule']}: {parts}"
+    valid, test = (split[f"{cut}_date"] or split[cut] for cut in ("valid_from", "test_from"))
+    return f"temporal: {parts}; valid from {valid}, test from {test}"
+
+
 def _understood(metadata: Mapping[str, Any]) -> dict[str, str | None]:
     """Says how the log was read; what does not apply is None."""
     layout, time, ties = metadata["layout"], metadata["time"], metadata["ties"]
     size = sum(source["bytes"] for source in metadata["sources"])
     columns = [
-        f"{role} {layout[role + '_column']}"
-        for role in ("user", "item", "time", "rating")
+        f"{role.replace('_', '-')} {layout[role + '_column']}"
+        for role in ("user", "item", "time", "tie_break", "rating")
         if layout[role + "_column"] is not None
     ]
     left_out = {
         "unreadable": metadata["rows_skipped"],
+        "without a user": metadata["rows_without_user"],
+        "without an item": metadata["rows_without_item"],
         "rated too low": metadata["rows_below_rating"],
         "repeated": metadata["rows_duplicate"],
     }
     return {
-        "log": f"{', '.join(source['file'] for source in metadata['sources'])} ({size_of(size)})",
-        "format": f"{layout['format']}, fields separated by {_named(layout['delimiter'])}, "
-        f"{'with' if layout['header'] else 'without'} a header",
+        "log": f"{_files(metadata['sources'])} ({size_of(size)})",
+        "format": format_of(layout),
         "columns": ", ".join(columns) or None,
         "times": time and f"{time['first_date']} to {time['last_date']}, in {time['unit']}",
         "rows": f"{metadata['rows_read']:,}"
@@ -134,6 +167,11 @@ def _understood(metadata: Mapping[str, Any]) -> dict[str, str | None]:
     }
 
 
+def _files(sources: Sequence[Mapping[str, Any]]) -> str:
+    names = [source["file"] for source in sources]
+    return ", ".join(names) if len(names) <= 3 else f"{names[0]} to {names[-1]}, {len(names)} files"
+
+
 def _ties(ties: Mapping[str, Any]) -> str:
     if ties["neighbours"] == 0:
         return "none: no user has two interactions at the same time"
@@ -141,7 +179,3 @@ def _ties(ties: Mapping[str, Any]) -> str:
         f"{ties['neighbours_share']:.1%} of neighbours have the same time (the last two "
         f"of {ties['users_last_two_share']:.1%} of users): they stay in the order of the log"
     )
-
-
-def _named(delimiter: str) -> str:
-    return {"\t": "a tab", " ": "a space"}.get(delimiter, f'"{delimiter}"')

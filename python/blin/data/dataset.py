@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,9 @@ from numpy.typing import NDArray
 from blin.config import default_data_dir
 from blin.errors import DataError
 from blin.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from blin.data.prepare import SupportsArrow
 
 FORMAT_VERSION = 1
 
@@ -98,7 +101,8 @@ class Dataset:
 
         Returns:
             (users, places): the first held-out item of user ``users[i]`` is ``items[places[i]]``;
-            the history that may be used to predict it is all that comes before.
+            the history that may be used to predict it is all that comes before. Users with nothing
+            before it, as temporal splits have them, are left out.
         """
         if split not in SPLITS:
             raise ValueError(f"split must be one of {', '.join(SPLITS)}, got {split!r}")
@@ -106,7 +110,7 @@ class Dataset:
         lengths = np.diff(self.offsets)
         first = self.splits[:, SPLITS.index(split)]
         last = self.splits[:, 1] if split == "valid" else lengths
-        users = np.flatnonzero(first < last)
+        users = np.flatnonzero((first > 0) & (first < last))
         return users, (starts + first)[users]
 
     def training_ranges(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -155,11 +159,15 @@ class Dataset:
             )
 
 
-def load_dataset(source: str | Path, *, data_dir: Path | None = None, **options: Any) -> Dataset:
+def load_dataset(
+    source: str | Path | SupportsArrow, *, data_dir: Path | None = None, **options: Any
+) -> Dataset:
     """Opens a prepared dataset, by name or directory, or prepares a raw log first.
 
     Args:
-        source: the name of a prepared dataset in ``data_dir``, its directory, or a log file.
+        source: the name of a prepared dataset in ``data_dir``, its directory, a log
+            file, a directory of its parts, or a table of pandas, polars or pyarrow (give a
+            ``name`` for it).
         data_dir: where prepared datasets live; by default ``$BLIN_DATA_DIR`` or ``data``.
         options: for a log, the options of :func:`blin.data.prepare.preprocess`.
 
@@ -167,10 +175,14 @@ def load_dataset(source: str | Path, *, data_dir: Path | None = None, **options:
         DataError: There is no such dataset, or it is damaged.
     """
     data_dir = default_data_dir() if data_dir is None else data_dir
+    if not isinstance(source, str | Path):
+        from blin.data.prepare import preprocess
+
+        return Dataset(preprocess(source, data_dir=data_dir, **options).path)
     for candidate in (data_dir / source, Path(source)):
         if (candidate / "dataset.json").exists():
             return Dataset(candidate)
-    if Path(source).is_file():
+    if Path(source).exists():
         from blin.data.prepare import preprocess
 
         return Dataset(Path(preprocess(source, data_dir=data_dir, **options).path))

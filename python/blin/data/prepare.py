@@ -17,22 +17,45 @@ from datetime import datetime, timedelta, timezone
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Protocol, runtime_checkable
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from blin import _core
+from blin.data import columnar
 from blin.data.dataset import FORMAT_VERSION
 from blin.data.directory import Directory, Write
-from blin.errors import ConfigError
+from blin.errors import ConfigError, DataError
 
 _NAME = re.compile(r"[\w+-][\w.+-]*")
-_SUFFIXES = {".gz", ".csv", ".tsv", ".txt", ".dat", ".data", ".inter", ".log"}
+_COMPRESSIONS = {".gz", ".zst"}
+_FORMATS = {
+    ".csv",
+    ".tsv",
+    ".txt",
+    ".dat",
+    ".data",
+    ".inter",
+    ".log",
+    ".json",
+    ".jsonl",
+    ".ndjson",
+    ".parquet",
+}
+_SUFFIXES = _COMPRESSIONS | _FORMATS
 _PEAK = re.compile(r"VmHWM:\s+(\d+) kB")
 _SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
 _FILES = ("items.npy", "offsets.npy", "splits.npy", "users.parquet", "items.parquet")
+
+
+@runtime_checkable
+class SupportsArrow(Protocol):
+    """A table that Arrow can read: of pandas, polars, pyarrow and others."""
+
+    def __arrow_c_stream__(self, requested_schema: object | None = None) -> object:
+        """Exports the table by the Arrow PyCapsule interface."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +104,7 @@ class PrepareReport:
 
 
 def preprocess(
-    paths: str | Path | Sequence[str | Path],
+    paths: str | Path | Sequence[str | Path] | SupportsArrow,
     *,
     data_dir: str | Path,
     name: str | None = None,
@@ -93,7 +116,12 @@ def preprocess(
     rating_column: str | None = None,
     min_rating: float | None = None,
     min_interactions: int = 5,
+    min_user_interactions: int | None = None,
+    min_item_interactions: int | None = None,
     duplicates: str = "keep",
+    split: str = "leave-one-out",
+    valid_from: str | float | None = None,
+    test_from: str | float | None = None,
     on_bad_row: str = "fail",
     log_format: str | None = None,
     threads: int | None = None,
@@ -105,21 +133,36 @@ def preprocess(
     this name before, nothing is done.
 
     Args:
-        paths: The log, or its parts in order: tables or sequence files, plain or gzip.
+        paths: The log, or its parts in order: tables, sequence files or JSON lines, plain,
+            gzip or zstd, or Parquet. A directory stands for the files in it, sorted by name,
+            without those whose name begins with ``.`` or ``_``. Or a table of pandas (2.2 or
+            newer), polars, pyarrow or anything else with the Arrow PyCapsule interface; it needs
+            a name.
         data_dir: Where prepared datasets live.
-        name: The dataset's name; by default the first file's without suffixes, in lower case.
+        name: The dataset's name; by default that of the first file or directory without suffixes,
+            in lower case.
         delimiter: What separates two fields, for example ``"::"``.
         header: Whether the first line names the columns.
         user_column: The users' column by name or, counted from 1, by number; so for the others.
         item_column: The items' column.
-        time_column: The times' column.
+        time_column: The times' column; ``"day,moment"`` is two columns, of which the second orders
+            what has the same time in the first.
         rating_column: The ratings' column, used only with ``min_rating``.
         min_rating: Rows with a lower rating are left out.
         min_interactions: Users and items with fewer interactions are removed until none is left.
+        min_user_interactions: The same for users only, in place of ``min_interactions``.
+        min_item_interactions: The same for items only, in place of ``min_interactions``.
         duplicates: Which of a user's interactions with one item stay: ``"keep"`` all, the
             ``"first"`` or the ``"last"``.
+        split: ``"leave-one-out"`` tests with each user's last interaction and validates with the
+            one before; ``"temporal"`` with what all users do from two points in time on.
+        valid_from: Where the validation of a temporal split begins: a time such as ``"2024-05-31"``
+            or the share of interactions before it, such as 0.8; by default it takes as many
+            interactions as the test.
+        test_from: Where the test of a temporal split begins; by default at 0.9.
         on_bad_row: ``"fail"`` at the first row that cannot be read, or ``"skip"`` and count it.
-        log_format: ``"table"`` or ``"sequences"`` (``user item item …``, oldest first).
+        log_format: ``"table"``, ``"sequences"`` (``user item item …``, oldest first) or ``"jsonl"``
+            (one object of JSON a line).
         threads: Threads to use; the result does not depend on it.
         on_progress: Called with the bytes read and the bytes there are.
 
@@ -137,10 +180,18 @@ def preprocess(
         (2, 2, 3)
     """
     start = time.perf_counter()
-    sources = [Path(path) for path in ([paths] if isinstance(paths, str | Path) else paths)]
-    if not sources:
-        raise ConfigError("paths: expected at least one file, found none")
-    name = _dataset_name(name, sources[0])
+    table = paths if isinstance(paths, SupportsArrow) else None
+    sources: list[Path] = []
+    if isinstance(paths, SupportsArrow):
+        if name is None:
+            raise ConfigError("name: expected one for the dataset of a table, found none")
+        name = _dataset_name(name, Path(name))
+    else:
+        given = [Path(path) for path in ([paths] if isinstance(paths, str | Path) else paths)]
+        if not given:
+            raise ConfigError("paths: expected at least one file, found none")
+        name = _dataset_name(name, given[0])
+        sources = [part for path in given for part in log_parts(path)]
     options: dict[str, Any] = {
         "delimiter": "\t" if delimiter == r"\t" else delimiter,
         "header": header,
@@ -150,19 +201,24 @@ def preprocess(
         "rating_column": rating_column,
         "min_rating": min_rating,
         "min_interactions": min_interactions,
+        "min_user_interactions": min_user_interactions,
+        "min_item_interactions": min_item_interactions,
         "duplicates": duplicates,
+        "split": split,
+        "valid_from": None if valid_from is None else str(valid_from),
+        "test_from": None if test_from is None else str(test_from),
         "on_bad_row": on_bad_row,
         "log_format": log_format,
     }
     directory = Directory(Path(data_dir) / name)
     directory.recover()
-    metadata = _reusable_metadata(directory.path, sources, options)
+    metadata = None
+    if table is None:
+        metadata = _reusable_metadata(directory.path, sources, options)
     reused = metadata is not None
     if metadata is None:
-        result = _core.read_log(
-            [str(path) for path in sources], **options, threads=threads, on_progress=on_progress
-        )
-        metadata = _metadata(name, result["report"], options)
+        result = _read(table, name, sources, options, threads=threads, on_progress=on_progress)
+        metadata = _metadata(name, result, options)
         with directory.replacing() as write:
             _write_arrays(write, result)
             write("dataset.json", lambda file: file.write(_to_json_bytes(metadata)))
@@ -181,13 +237,51 @@ def preprocess(
 
 def _dataset_name(name: str | None, source: Path) -> str:
     if name is None:
-        stem = Path(source.name)
+        stem = Path(source.name or source.resolve().name)
         while stem.suffix.lower() in _SUFFIXES:
             stem = stem.with_suffix("")
         name = re.sub(r"[^\w.+-]+", "-", stem.name.lower()).strip("-.") or "log"
     if not _NAME.fullmatch(name):
         raise ConfigError(f'name: expected letters, digits, ".", "+", "_" and "-", found "{name}"')
     return name
+
+
+def _read(
+    table: SupportsArrow | None,
+    name: str,
+    sources: Sequence[Path],
+    options: Mapping[str, Any],
+    *,
+    threads: int | None,
+    on_progress: Callable[[int, int], None] | None,
+) -> dict[str, Any]:
+    is_columnar = table is not None or any(map(columnar.is_parquet, sources))
+    for option in ("delimiter", "header", "log_format"):
+        if is_columnar and options[option] is not None:
+            raise ConfigError(f"{option}: expected nothing for a log of columns, found a value")
+    if table is not None:
+        return columnar.read_table(table, name, options, threads=threads)
+    if is_columnar:
+        return columnar.read_parquet(
+            sources, options, _sha256, threads=threads, on_progress=on_progress
+        )
+    paths = [str(path) for path in sources]
+    return _core.read_log(paths, **options, threads=threads, on_progress=on_progress)
+
+
+def log_parts(path: Path) -> list[Path]:
+    """Returns the file itself, or a directory's files as engines such as Spark leave them there."""
+    if not path.is_dir():
+        return [path]
+    parts = [
+        part
+        for part in sorted(path.rglob("*"))
+        if not part.is_dir()
+        and not any(piece.startswith((".", "_")) for piece in part.relative_to(path).parts)
+    ]
+    if not parts:
+        raise DataError(f"{path}: expected a directory of log files, found none in it")
+    return parts
 
 
 def _reusable_metadata(
@@ -221,8 +315,9 @@ def _sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _metadata(name: str, report: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
+def _metadata(name: str, result: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
     """Builds the content of ``dataset.json``."""
+    report = result["report"]
     return {
         "format_version": FORMAT_VERSION,
         "name": name,
@@ -241,14 +336,16 @@ def _metadata(name: str, report: Mapping[str, Any], options: Mapping[str, Any]) 
         "interactions": report["interactions"],
         "rows_read": report["rows_read"],
         "rows_skipped": report["rows_skipped"],
+        "rows_without_user": report["rows_without_user"],
+        "rows_without_item": report["rows_without_item"],
         "rows_below_rating": report["rows_below_rating"],
         "rows_duplicate": report["rows_duplicate"],
         "skipped_messages": report["skipped_messages"],
         "k_core_rounds": [report["before_k_core"], *report["k_core_rounds"]],
         "ties": _ties(report),
         "repeats": report["repeats"],
-        "time": _time_range(report["time"]),
-        "split": {"rule": "leave-one-out"},
+        "time": time_range(report["time"]),
+        "split": {"rule": options["split"], **_cuts(report), **_parts_of_split(result)},
         "fingerprint": report["fingerprint"],
         "blin_version": version("blin-rec"),
     }
@@ -268,11 +365,26 @@ def _ties(report: Mapping[str, Any]) -> dict[str, Any] | None:
     }
 
 
-def _time_range(time: Mapping[str, Any] | None) -> dict[str, Any] | None:
+def time_range(time: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """Adds to the ends of a range of times what dates they are."""
     if time is None:
         return None
     dates = {end + "_date": _date(time[end], time["unit"]) for end in ("first", "last")}
     return {**time, **dates}
+
+
+def _cuts(report: Mapping[str, Any]) -> dict[str, Any]:
+    """Says where a temporal split cuts; nothing of another."""
+    if report["cuts"] is None:
+        return {}
+    cuts = dict(zip(("valid_from", "test_from"), report["cuts"], strict=True))
+    return cuts | {f"{cut}_date": _date(cuts[cut], report["time"]["unit"]) for cut in cuts}
+
+
+def _parts_of_split(result: Mapping[str, Any]) -> dict[str, int]:
+    """Counts the interactions that train, validate and test."""
+    train, valid = (int(ends.sum()) for ends in result["splits"].T)
+    return {"train": train, "valid": valid - train, "test": len(result["items"]) - valid}
 
 
 def _date(timestamp: int, unit: str) -> str | None:

@@ -35,7 +35,7 @@ impl FromStr for Duplicates {
 
 /// Marks the rows to keep, or returns nothing when all stay.
 ///
-/// Of rows with equal times the one that stands first in the file is the older one.
+/// Of rows with equal times and tie-breaks the one that stands first in the file is the older one.
 ///
 /// ```
 /// use blin_core::{duplicates::{Duplicates, keep}, interactions::Interactions};
@@ -44,6 +44,7 @@ impl FromStr for Duplicates {
 ///     users: vec![0, 0, 0],
 ///     items: vec![4, 4, 5],
 ///     timestamps: Some(vec![20, 10, 30]),
+///     ..Interactions::default()
 /// };
 /// assert_eq!(keep(&rows, Duplicates::First).unwrap(), [false, true, true]);
 /// ```
@@ -51,8 +52,10 @@ pub fn keep(interactions: &Interactions, duplicates: Duplicates) -> Option<Vec<b
     if duplicates == Duplicates::Keep {
         return None;
     }
-    let Interactions { users, items, timestamps } = interactions;
-    let time = |row: u32| timestamps.as_ref().map_or(0, |times| times[row as usize]);
+    let Interactions { users, items, timestamps, tie_breaks } = interactions;
+    let time = |row: u32| {
+        [timestamps, tie_breaks].map(|times| times.as_ref().map_or(0, |times| times[row as usize]))
+    };
     let pair = |row: u32| (users[row as usize], items[row as usize]);
     let mut rows: Vec<u32> = (0..users.len() as u32).collect();
     rows.par_sort_unstable_by_key(|&row| (pair(row), time(row), row));

@@ -1,6 +1,6 @@
 //! The rows of a log as columns of integers.
 
-/// Who did what when: three columns of equal length, in the order of the file.
+/// Who did what when: columns of equal length, in the order of the file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Interactions {
     /// The user of each row.
@@ -9,6 +9,8 @@ pub struct Interactions {
     pub items: Vec<u32>,
     /// The time of each row, or nothing when the log has none.
     pub timestamps: Option<Vec<i64>>,
+    /// What orders rows of one user and the same time before their order in the file does.
+    pub tie_breaks: Option<Vec<i64>>,
 }
 
 impl Interactions {
@@ -26,8 +28,8 @@ impl Interactions {
     pub fn retain(&mut self, kept: &[bool]) {
         retain(&mut self.users, kept);
         retain(&mut self.items, kept);
-        if let Some(timestamps) = &mut self.timestamps {
-            retain(timestamps, kept);
+        for times in [&mut self.timestamps, &mut self.tie_breaks].into_iter().flatten() {
+            retain(times, kept);
         }
     }
 }

@@ -19,6 +19,15 @@ pub struct Counts {
     pub interactions: u64,
 }
 
+/// How many interactions a user and an item must have to stay; 0 and 1 leave all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Thresholds {
+    /// Interactions of a user.
+    pub users: u32,
+    /// Interactions of an item.
+    pub items: u32,
+}
+
 /// What the filter did.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KCore {
@@ -36,26 +45,28 @@ const PASSES: u32 = 8;
 /// A pass that removes less than one row in this many has not removed much.
 const MUCH: u64 = 8;
 
-/// Finds the largest subset in which every user and every item has at least `k` interactions.
+/// Finds the largest subset in which every user and every item has at least as many interactions
+/// as is asked of it.
 ///
 /// Removing an interaction only ever lowers counts, so the result does not depend on the order of
 /// removal. `between_rounds` may stop the work.
 ///
 /// ```
-/// use blin_core::kcore::k_core;
+/// use blin_core::kcore::{Thresholds, k_core};
 ///
 /// // Item 1 occurs once; without it user 1 has one interaction left and goes too.
-/// let core = k_core(&[0, 0, 1, 1], &[0, 0, 0, 1], 2, &mut || Ok(())).unwrap();
+/// let two = Thresholds { users: 2, items: 2 };
+/// let core = k_core(&[0, 0, 1, 1], &[0, 0, 0, 1], two, &mut || Ok(())).unwrap();
 /// assert_eq!(core.kept.unwrap(), [true, true, false, false]);
 /// assert_eq!(core.rounds.len(), 2);
 /// ```
 pub fn k_core(
     users: &[u32],
     items: &[u32],
-    k: u32,
+    thresholds: Thresholds,
     between_rounds: &mut dyn FnMut() -> Result<()>,
 ) -> Result<KCore> {
-    let mut filter = Filter::new(users, items, k);
+    let mut filter = Filter::new(users, items, thresholds);
     let before = filter.left;
     let mut rounds = Vec::new();
     let mut lists = None;
@@ -78,6 +89,7 @@ pub fn k_core(
 
 /// One side of the log, users or items.
 struct Side {
+    threshold: u32,
     counts: Vec<u32>,
     /// Those below the threshold that this round removes; each still has an interaction.
     doomed: Vec<u32>,
@@ -88,24 +100,30 @@ struct Side {
 }
 
 impl Side {
-    fn new(column: &[u32], k: u32) -> Self {
+    fn new(column: &[u32], threshold: u32) -> Self {
         let size = column.iter().max().map_or(0, |&max| max as usize + 1);
         let mut counts = vec![0_u32; size];
         column.iter().for_each(|&index| counts[index as usize] += 1);
         let left = counts.iter().filter(|&&count| count > 0).count() as u64;
-        let fallen = (0..size as u32).filter(|&index| counts[index as usize] < k).collect();
-        let mut side =
-            Self { counts, doomed: Vec::new(), is_doomed: vec![false; size], fallen, left };
+        let fallen = (0..size as u32).filter(|&index| counts[index as usize] < threshold).collect();
+        let mut side = Self {
+            threshold,
+            counts,
+            doomed: Vec::new(),
+            is_doomed: vec![false; size],
+            fallen,
+            left,
+        };
         side.next_round();
         side
     }
 
     /// Loses one interaction of `index`.
     #[inline]
-    fn lose(&mut self, index: u32, k: u32) {
+    fn lose(&mut self, index: u32) {
         let count = &mut self.counts[index as usize];
         *count -= 1;
-        if *count + 1 == k {
+        if *count + 1 == self.threshold {
             self.fallen.push(index);
         }
         self.left -= u64::from(*count == 0);
@@ -125,7 +143,6 @@ impl Side {
 }
 
 struct Filter<'a> {
-    k: u32,
     user_of_row: &'a [u32],
     item_of_row: &'a [u32],
     users: Side,
@@ -135,9 +152,11 @@ struct Filter<'a> {
 }
 
 impl<'a> Filter<'a> {
-    fn new(user_of_row: &'a [u32], item_of_row: &'a [u32], k: u32) -> Self {
-        let (users, items) =
-            rayon::join(|| Side::new(user_of_row, k), || Side::new(item_of_row, k));
+    fn new(user_of_row: &'a [u32], item_of_row: &'a [u32], thresholds: Thresholds) -> Self {
+        let (users, items) = rayon::join(
+            || Side::new(user_of_row, thresholds.users),
+            || Side::new(item_of_row, thresholds.items),
+        );
         let left =
             Counts { users: users.left, items: items.left, interactions: user_of_row.len() as u64 };
         let kept = if users.doomed.is_empty() && items.doomed.is_empty() {
@@ -145,7 +164,7 @@ impl<'a> Filter<'a> {
         } else {
             vec![true; user_of_row.len()]
         };
-        Self { k, user_of_row, item_of_row, users, items, kept, left }
+        Self { user_of_row, item_of_row, users, items, kept, left }
     }
 
     fn has_work(&self) -> bool {
@@ -187,8 +206,8 @@ impl<'a> Filter<'a> {
     fn remove(&mut self, row: usize) {
         self.kept[row] = false;
         self.left.interactions -= 1;
-        self.users.lose(self.user_of_row[row], self.k);
-        self.items.lose(self.item_of_row[row], self.k);
+        self.users.lose(self.user_of_row[row]);
+        self.items.lose(self.item_of_row[row]);
     }
 
     fn end_round(&mut self) {

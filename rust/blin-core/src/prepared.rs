@@ -1,6 +1,6 @@
 //! The whole way from the files of a log to a prepared dataset.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
@@ -8,14 +8,15 @@ use crate::duplicates::{Duplicates, count_repeats, keep};
 use crate::error::{Error, Result};
 use crate::ingest::{self, Layout, Log, LogOptions};
 use crate::interactions::{Interactions, renumber};
-use crate::kcore::{Counts, k_core};
+use crate::kcore::{Counts, Thresholds, k_core};
 use crate::progress::{Hook, Progress};
 use crate::sequences::Sequences;
-use crate::split::leave_one_out;
+use crate::split::{Cuts, Split, leave_one_out, temporal};
 use crate::vocabulary::Vocabulary;
 
+pub use crate::ingest::rows::RowCounts;
 pub use crate::ingest::source::SourceSummary;
-pub use crate::ingest::time::TimeUnit;
+pub use crate::ingest::time::{TimeRange, TimeUnit};
 
 /// Everything that decides what a prepared dataset holds, and the number of threads, which does
 /// not.
@@ -23,10 +24,12 @@ pub use crate::ingest::time::TimeUnit;
 pub struct PrepareOptions {
     /// How the log is to be read.
     pub log: LogOptions,
-    /// The k of the k-core; 0 and 1 leave everything.
-    pub min_interactions: u32,
+    /// How many interactions a user and an item must have, repeatedly.
+    pub thresholds: Thresholds,
     /// What to do with repeated pairs of user and item.
     pub duplicates: Duplicates,
+    /// What is held out.
+    pub split: Split,
     /// Threads to use; as many as the machine gives if nothing is said.
     pub threads: Option<usize>,
 }
@@ -55,12 +58,8 @@ pub struct Report {
     pub layout: Layout,
     /// The files.
     pub sources: Vec<SourceSummary>,
-    /// Data rows seen; in a sequence file, items.
-    pub rows_read: u64,
-    /// Rows left out because they cannot be read.
-    pub rows_skipped: u64,
-    /// Rows left out because their rating is too low.
-    pub rows_below_rating: u64,
+    /// What became of the rows of the log.
+    pub rows: RowCounts,
     /// Rows left out because the user met the item before or met it again later.
     pub rows_duplicate: u64,
     /// What was wrong with the first rows that were skipped.
@@ -79,19 +78,10 @@ pub struct Report {
     pub repeats: u64,
     /// The unit, the oldest and the newest of the timestamps.
     pub time: Option<TimeRange>,
+    /// Where a temporal split cuts.
+    pub cuts: Option<Cuts>,
     /// SHA-256 over offsets, items and splits in little-endian order, in hexadecimal.
     pub fingerprint: String,
-}
-
-/// The unit and the range of the timestamps.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TimeRange {
-    /// Their unit.
-    pub unit: TimeUnit,
-    /// The oldest.
-    pub first: i64,
-    /// The newest.
-    pub last: i64,
 }
 
 /// Reads a log and prepares it.
@@ -103,10 +93,17 @@ pub fn prepare(paths: &[PathBuf], options: &PrepareOptions, hook: &mut Hook) -> 
     Preparation { options, pool: &pool }.run(log, &mut check)
 }
 
+/// Prepares a log that has been read.
+pub fn prepare_log(log: Log, options: &PrepareOptions, hook: &mut Hook) -> Result<Prepared> {
+    let pool = thread_pool(options.threads)?;
+    Preparation { options, pool: &pool }.run(log, &mut || hook(Progress::default()))
+}
+
 /// More threads than any machine has use for; a typing error here must not stall it.
 const MOST_THREADS: usize = 512;
 
-fn thread_pool(threads: Option<usize>) -> Result<rayon::ThreadPool> {
+/// A pool of this many threads, or of as many as the machine gives.
+pub fn thread_pool(threads: Option<usize>) -> Result<rayon::ThreadPool> {
     if let Some(threads) = threads.filter(|threads| !(1..=MOST_THREADS).contains(threads)) {
         return Err(Error::argument("threads", &format!("1 to {MOST_THREADS}"), threads));
     }
@@ -124,11 +121,12 @@ struct Preparation<'a> {
 
 impl Preparation<'_> {
     fn run(&self, log: Log, check: &mut dyn FnMut() -> Result<()>) -> Result<Prepared> {
-        let Log { mut interactions, user_ids, item_ids, layout, time_unit, sources, .. } = log;
+        let Log { path, mut interactions, user_ids, item_ids, layout, time_unit, sources, .. } =
+            log;
         check()?;
         let rows_duplicate = self.drop_duplicates(&mut interactions);
         check()?;
-        let core = self.filter(&mut interactions, &sources[0], check)?;
+        let core = self.filter(&mut interactions, &path, check)?;
         check()?;
         let (user_ids, item_ids) = self.index(&mut interactions, &user_ids, &item_ids);
         check()?;
@@ -137,7 +135,8 @@ impl Preparation<'_> {
         check()?;
         let item_counts = count_items(&sequences.items, num_items);
         sequences.items.iter_mut().for_each(|item| *item += 1);
-        let splits = leave_one_out(&sequences.offsets);
+        let (splits, cuts) = self.split(&sequences, time_unit, &path)?;
+        check()?;
         let (fingerprint, (repeats, ties)) = self.pool.install(|| {
             rayon::join(
                 || fingerprint(&sequences, &splits),
@@ -148,9 +147,7 @@ impl Preparation<'_> {
         let report = Report {
             layout,
             sources,
-            rows_read: log.rows_read,
-            rows_skipped: log.rows_skipped,
-            rows_below_rating: log.rows_below_rating,
+            rows: log.rows,
             rows_duplicate,
             messages: log.messages,
             before: core.before,
@@ -163,7 +160,8 @@ impl Preparation<'_> {
             tied_neighbours: ties.neighbours,
             users_with_tied_last: ties.users,
             repeats,
-            time: time_range(sequences.timestamps.as_deref(), time_unit),
+            time: TimeRange::of(sequences.timestamps.as_deref(), time_unit),
+            cuts,
             fingerprint,
         };
         Ok(Prepared { sequences, splits, user_ids, item_ids, item_counts, report })
@@ -180,18 +178,35 @@ impl Preparation<'_> {
     fn filter(
         &self,
         interactions: &mut Interactions,
-        source: &SourceSummary,
+        path: &Path,
         check: &mut dyn FnMut() -> Result<()>,
     ) -> Result<Core> {
-        let k = self.options.min_interactions;
-        let core = k_core(&interactions.users, &interactions.items, k, check)?;
+        let thresholds = self.options.thresholds;
+        let core = k_core(&interactions.users, &interactions.items, thresholds, check)?;
         if let Some(kept) = &core.kept {
             interactions.retain(kept);
         }
         if interactions.is_empty() {
-            return Err(nothing_left(source, k, core.before));
+            return Err(nothing_left(path, thresholds, core.before));
         }
         Ok(Core { before: core.before, rounds: core.rounds })
+    }
+
+    fn split(
+        &self,
+        sequences: &Sequences,
+        unit: Option<TimeUnit>,
+        path: &Path,
+    ) -> Result<(Vec<i64>, Option<Cuts>)> {
+        let Split::Temporal { valid_from, test_from } = self.options.split else {
+            return Ok((leave_one_out(&sequences.offsets), None));
+        };
+        let (Some(times), Some(unit)) = (&sequences.timestamps, unit) else {
+            let found = "none; choose a column with --time-column, or --split leave-one-out";
+            return Err(Error::log(path, "times for a temporal split", found));
+        };
+        let cuts = Cuts::find(times, unit, valid_from, test_from)?;
+        Ok((temporal(sequences, cuts), Some(cuts)))
     }
 
     /// Gives users and items their indices by first appearance among the rows that are left.
@@ -213,14 +228,21 @@ struct Core {
     rounds: Vec<Counts>,
 }
 
-fn nothing_left(source: &SourceSummary, k: u32, before: Counts) -> Error {
+fn nothing_left(path: &Path, thresholds: Thresholds, before: Counts) -> Error {
     let Counts { users, items, interactions } = before;
-    let path = source.path.display();
+    let path = path.display();
+    let core = match thresholds {
+        Thresholds { users, items } if users == items => format!("{users}-core"),
+        Thresholds { users, items } => format!("core ({users} per user, {items} per item)"),
+    };
     Error::NothingLeft(if interactions == 0 {
-        format!("{path}: no interaction is left: all rows were skipped or below --min-rating")
+        format!(
+            "{path}: no interaction is left: all rows were unreadable, without a user or an item, \
+             or below --min-rating"
+        )
     } else {
         format!(
-            "{path}: no interaction is left by the {k}-core of {interactions} interactions \
+            "{path}: no interaction is left by the {core} of {interactions} interactions \
              ({users} users, {items} items); try a smaller --min-interactions"
         )
     })
@@ -249,11 +271,6 @@ fn count_ties(sequences: &Sequences) -> Ties {
         ties.users += u64::from(matches!(times, [.., a, b] if a == b));
     }
     ties
-}
-
-fn time_range(times: Option<&[i64]>, unit: Option<TimeUnit>) -> Option<TimeRange> {
-    let times = times?;
-    Some(TimeRange { unit: unit?, first: *times.iter().min()?, last: *times.iter().max()? })
 }
 
 fn fingerprint(sequences: &Sequences, splits: &[i64]) -> String {

@@ -1,6 +1,131 @@
 //! Two cut points per user: `[0, train_end)` trains, `[train_end, valid_end)` validates, the rest
 //! tests. Nothing after the split knows which protocol made it.
 
+use std::str::FromStr;
+
+use crate::error::{Error, Result};
+use crate::ingest::time::{Time, TimeUnit, parse, style_of};
+use crate::sequences::Sequences;
+
+/// Which interactions train, validate and test.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub enum Split {
+    /// Each user's last interaction tests, the one before validates.
+    #[default]
+    LeaveOneOut,
+    /// What everybody does from two points in time on validates and tests.
+    Temporal {
+        /// Where the validation begins; by default it takes as many interactions as the test.
+        valid_from: Option<Moment>,
+        /// Where the test begins.
+        test_from: Moment,
+    },
+}
+
+/// A point in time, by itself or by the share of interactions that come before.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Moment {
+    /// A time as it was given.
+    Time(Time),
+    /// More than 0 and less than 1.
+    Share(f64),
+}
+
+impl FromStr for Moment {
+    type Err = Error;
+
+    /// Numbers between 0 and 1 are shares, everything else a time as a log may hold it.
+    fn from_str(text: &str) -> Result<Self> {
+        let share = text.parse().ok().filter(|share| 0.0 < *share && *share < 1.0);
+        let time = || parse(text.as_bytes(), style_of(text.as_bytes())?);
+        share.map(Self::Share).or_else(|| time().map(Self::Time)).ok_or_else(|| {
+            Error::argument("split", "a time such as 2024-05-31 or a share such as 0.9", text)
+        })
+    }
+}
+
+/// The two points of a temporal split, in the unit of the timestamps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cuts {
+    /// What is older trains.
+    pub valid_from: i64,
+    /// What is not older tests.
+    pub test_from: i64,
+}
+
+impl Cuts {
+    /// Finds the points in time for these timestamps, in any order.
+    ///
+    /// A share f stands for the time of the interaction before which ⌊f·n + ½⌋ of all n come.
+    pub fn find(
+        times: &[i64],
+        unit: TimeUnit,
+        valid_from: Option<Moment>,
+        test_from: Moment,
+    ) -> Result<Self> {
+        let mut times = times.to_vec();
+        let test_from = time_of(test_from, &mut times, unit);
+        if times.iter().all(|&time| time < test_from) {
+            let expected = "a test that begins before the newest interaction is over";
+            return Err(Error::argument("test_from", expected, test_from));
+        }
+        let num_test = times.iter().filter(|&&time| time >= test_from).count();
+        let valid_from = match valid_from {
+            Some(moment) => time_of(moment, &mut times, unit),
+            None => {
+                let before = (times.len() - num_test).saturating_sub(num_test);
+                nth(&mut times, before)
+            }
+        };
+        if times.iter().all(|&time| time >= valid_from) {
+            let expected = "a validation that leaves older interactions to train on";
+            return Err(Error::argument("valid_from", expected, valid_from));
+        }
+        if valid_from >= test_from {
+            let expected = format!("a validation that begins before the test ({test_from})");
+            return Err(Error::argument("valid_from", &expected, valid_from));
+        }
+        Ok(Self { valid_from, test_from })
+    }
+}
+
+fn time_of(moment: Moment, times: &mut [i64], unit: TimeUnit) -> i64 {
+    match moment {
+        Moment::Time(time) => time.in_unit(unit),
+        Moment::Share(share) => {
+            let before = (share * times.len() as f64 + 0.5) as usize;
+            nth(times, before.min(times.len() - 1))
+        }
+    }
+}
+
+fn nth(times: &mut [i64], place: usize) -> i64 {
+    *times.select_nth_unstable(place).1
+}
+
+/// Cuts every sequence at two points in time; sequences without times are not cut.
+///
+/// ```
+/// use blin_core::{sequences::Sequences, split::{Cuts, temporal}};
+///
+/// let sequences = Sequences {
+///     items: vec![1, 2, 3, 4, 5],
+///     offsets: vec![0, 3, 5],
+///     timestamps: Some(vec![10, 20, 30, 30, 40]),
+/// };
+/// let cuts = Cuts { valid_from: 20, test_from: 30 };
+/// assert_eq!(temporal(&sequences, cuts), [1, 2, 0, 0]);
+/// ```
+pub fn temporal(sequences: &Sequences, cuts: Cuts) -> Vec<i64> {
+    let times = sequences.timestamps.as_deref().unwrap_or_default();
+    let cut = |bounds: &[i64]| {
+        let times = &times[bounds[0] as usize..bounds[1] as usize];
+        [cuts.valid_from, cuts.test_from]
+            .map(|from| times.partition_point(|&time| time < from) as i64)
+    };
+    sequences.offsets.windows(2).flat_map(cut).collect()
+}
+
 /// The shortest sequence that can give away a validation and a test item and still train.
 const MIN_LENGTH: i64 = 3;
 

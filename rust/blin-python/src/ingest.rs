@@ -4,12 +4,18 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use blin_core::error::Error;
-use blin_core::ingest::{self, Layout, LogOptions};
-use blin_core::kcore::Counts;
-use blin_core::prepared::{PrepareOptions, Prepared, Report, prepare};
+use blin_core::ingest::columnar::{Column, ColumnarLog, Values};
+use blin_core::ingest::source::SourceSummary;
+use blin_core::ingest::{self, Format, Inspection, Layout, LogOptions};
+use blin_core::kcore::{Counts, Thresholds};
+use blin_core::prepared::{
+    PrepareOptions, Prepared, Report, RowCounts, TimeRange, prepare, prepare_log, thread_pool,
+};
 use blin_core::progress::Progress;
+use blin_core::split::{Moment, Split};
 use blin_core::vocabulary::Vocabulary;
-use numpy::{IntoPyArray, PyArray1, PyArrayMethods};
+use numpy::{IntoPyArray, PyArray1, PyArrayMethods, PyReadonlyArray1};
+use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 
@@ -18,7 +24,7 @@ use crate::errors::{Failure, Result};
 /// How often Python is asked whether to go on.
 const PATIENCE: Duration = Duration::from_millis(100);
 
-/// Recognises the layout of a log by its first lines.
+/// Says how a log is understood by its first lines.
 #[pyfunction]
 #[pyo3(signature = (
     path, *, delimiter = None, header = None, user_column = None, item_column = None,
@@ -48,8 +54,15 @@ pub fn inspect_log<'py>(
         min_rating,
         ..LogOptions::default()
     };
-    let layout = py.detach(|| ingest::sniff(&path, &options))?;
-    Ok(layout_dict(py, &layout)?)
+    let mut caller = Caller { on_progress: None, last_asked: Instant::now(), raised: None };
+    let outcome = py.detach(|| {
+        let pool = thread_pool(None)?;
+        ingest::inspect(&path, &options, &pool, &mut |progress| caller.ask(progress))
+    });
+    match (caller.raised, outcome) {
+        (Some(exception), _) => Err(Failure::Python(exception)),
+        (None, outcome) => Ok(inspection_dict(py, &outcome?)?),
+    }
 }
 
 /// Reads a log, filters, indexes, sorts and splits it.
@@ -57,8 +70,9 @@ pub fn inspect_log<'py>(
 #[pyo3(signature = (
     paths, *, delimiter = None, header = None, user_column = None, item_column = None,
     time_column = None, rating_column = None, min_rating = None, log_format = None,
-    on_bad_row = "fail", min_interactions = 5, duplicates = "keep", threads = None,
-    on_progress = None,
+    on_bad_row = "fail", min_interactions = 5, min_user_interactions = None,
+    min_item_interactions = None, duplicates = "keep", split = "leave-one-out",
+    valid_from = None, test_from = None, threads = None, on_progress = None,
 ))]
 #[expect(clippy::too_many_arguments, reason = "keyword-only in Python")]
 pub fn read_log<'py>(
@@ -74,7 +88,12 @@ pub fn read_log<'py>(
     log_format: Option<&str>,
     on_bad_row: &str,
     min_interactions: u32,
+    min_user_interactions: Option<u32>,
+    min_item_interactions: Option<u32>,
     duplicates: &str,
+    split: &str,
+    valid_from: Option<&str>,
+    test_from: Option<&str>,
     threads: Option<usize>,
     on_progress: Option<Py<PyAny>>,
 ) -> Result<Bound<'py, PyDict>> {
@@ -90,8 +109,12 @@ pub fn read_log<'py>(
             min_rating,
             on_bad_row: on_bad_row.parse()?,
         },
-        min_interactions,
+        thresholds: Thresholds {
+            users: min_user_interactions.unwrap_or(min_interactions),
+            items: min_item_interactions.unwrap_or(min_interactions),
+        },
         duplicates: duplicates.parse()?,
+        split: split_of(split, valid_from, test_from)?,
         threads,
     };
     let mut caller = Caller { on_progress, last_asked: Instant::now(), raised: None };
@@ -99,6 +122,152 @@ pub fn read_log<'py>(
     match (caller.raised, outcome) {
         (Some(exception), _) => Err(Failure::Python(exception)),
         (None, outcome) => Ok(prepared_dict(py, outcome?)?),
+    }
+}
+
+/// The options of `preprocess`, as a dict.
+#[derive(FromPyObject)]
+#[pyo3(from_item_all)]
+struct Options {
+    user_column: Option<String>,
+    item_column: Option<String>,
+    time_column: Option<String>,
+    rating_column: Option<String>,
+    min_rating: Option<f64>,
+    on_bad_row: String,
+    min_interactions: u32,
+    min_user_interactions: Option<u32>,
+    min_item_interactions: Option<u32>,
+    duplicates: String,
+    split: String,
+    valid_from: Option<String>,
+    test_from: Option<String>,
+}
+
+impl Options {
+    fn prepare_options(self, threads: Option<usize>) -> Result<PrepareOptions> {
+        Ok(PrepareOptions {
+            log: LogOptions {
+                user_column: self.user_column,
+                item_column: self.item_column,
+                time_column: self.time_column,
+                rating_column: self.rating_column,
+                min_rating: self.min_rating,
+                on_bad_row: self.on_bad_row.parse()?,
+                ..LogOptions::default()
+            },
+            thresholds: Thresholds {
+                users: self.min_user_interactions.unwrap_or(self.min_interactions),
+                items: self.min_item_interactions.unwrap_or(self.min_interactions),
+            },
+            duplicates: self.duplicates.parse()?,
+            split: split_of(&self.split, self.valid_from.as_deref(), self.test_from.as_deref())?,
+            threads,
+        })
+    }
+}
+
+/// Reads a log that comes as columns, batch by batch.
+#[pyclass(module = "blin._core")]
+pub struct ColumnReader {
+    log: Option<ColumnarLog>,
+    options: PrepareOptions,
+}
+
+/// Integers, or bytes and offsets, and which of them are there.
+type ColumnArrays<'py> = (
+    PyReadonlyArray1<'py, i64>,
+    Option<PyReadonlyArray1<'py, u8>>,
+    Option<PyReadonlyArray1<'py, bool>>,
+);
+
+#[pymethods]
+impl ColumnReader {
+    #[new]
+    #[pyo3(signature = (path, names, sample, is_nanos, options, *, threads = None))]
+    fn new(
+        path: PathBuf,
+        names: Vec<String>,
+        sample: Vec<Vec<String>>,
+        is_nanos: Vec<bool>,
+        options: Options,
+        threads: Option<usize>,
+    ) -> Result<Self> {
+        let options = options.prepare_options(threads)?;
+        let log = ColumnarLog::new(path, names, &sample, &is_nanos, options.log.clone())?;
+        Ok(Self { log: Some(log), options })
+    }
+
+    /// The places of the columns to give, in this order.
+    fn places(&mut self) -> Result<Vec<usize>> {
+        Ok(self.log()?.places())
+    }
+
+    /// Names the file whose batches come next.
+    fn start_file(&mut self, path: PathBuf) -> Result<()> {
+        self.log()?.start_file(path);
+        Ok(())
+    }
+
+    /// Appends a batch: of each column integers, or offsets and bytes, and which are there.
+    fn append(&mut self, py: Python<'_>, columns: Vec<ColumnArrays<'_>>) -> Result<()> {
+        let columns: Result<Vec<Column>> = columns.iter().map(column_of).collect();
+        let (columns, log) = (columns?, self.log()?);
+        Ok(py.detach(|| log.append(&columns))?)
+    }
+
+    /// Ends the log, read from files of these paths, hashes and sizes, and prepares it.
+    fn finish<'py>(
+        &mut self,
+        py: Python<'py>,
+        sources: Vec<(PathBuf, String, u64)>,
+    ) -> Result<Bound<'py, PyDict>> {
+        let summary = |(path, sha256, bytes)| SourceSummary { path, bytes, sha256 };
+        let sources = sources.into_iter().map(summary).collect();
+        let log = self.log.take().ok_or_else(finished)?;
+        let mut caller = Caller { on_progress: None, last_asked: Instant::now(), raised: None };
+        let outcome = py.detach(|| {
+            prepare_log(log.finish(sources)?, &self.options, &mut |progress| caller.ask(progress))
+        });
+        match (caller.raised, outcome) {
+            (Some(exception), _) => Err(Failure::Python(exception)),
+            (None, outcome) => Ok(prepared_dict(py, outcome?)?),
+        }
+    }
+}
+
+impl ColumnReader {
+    fn log(&mut self) -> Result<&mut ColumnarLog> {
+        self.log.as_mut().ok_or_else(finished)
+    }
+}
+
+fn finished() -> Failure {
+    PyValueError::new_err("the log has ended").into()
+}
+
+fn column_of<'a>((values, text, valid): &'a ColumnArrays<'_>) -> Result<Column<'a>> {
+    let values = values.as_slice()?;
+    let values = match text {
+        Some(bytes) => Values::Text(bytes.as_slice()?, values),
+        None => Values::Integers(values),
+    };
+    let valid = valid.as_ref().map(PyReadonlyArray1::as_slice).transpose()?;
+    Ok(Column { values, valid })
+}
+
+fn split_of(rule: &str, valid_from: Option<&str>, test_from: Option<&str>) -> Result<Split> {
+    let moment = |text: Option<&str>| text.map(str::parse::<Moment>).transpose();
+    match (rule, test_from.or(valid_from)) {
+        ("leave-one-out", None) => Ok(Split::LeaveOneOut),
+        ("leave-one-out", Some(_)) => {
+            Err(Error::argument("split", "\"temporal\", to cut at a time", rule).into())
+        }
+        ("temporal", _) => Ok(Split::Temporal {
+            valid_from: moment(valid_from)?,
+            test_from: moment(test_from)?.unwrap_or(Moment::Share(0.9)),
+        }),
+        _ => Err(Error::argument("split", r#""leave-one-out" or "temporal""#, rule).into()),
     }
 }
 
@@ -156,9 +325,7 @@ fn report_dict<'py>(py: Python<'py>, report: &Report) -> PyResult<Bound<'py, PyD
     let result = PyDict::new(py);
     result.set_item("layout", layout_dict(py, &report.layout)?)?;
     result.set_item("sources", sources_list(py, report)?)?;
-    result.set_item("rows_read", report.rows_read)?;
-    result.set_item("rows_skipped", report.rows_skipped)?;
-    result.set_item("rows_below_rating", report.rows_below_rating)?;
+    set_rows(&result, report.rows)?;
     result.set_item("rows_duplicate", report.rows_duplicate)?;
     result.set_item("skipped_messages", &report.messages)?;
     result.set_item("before_k_core", counts_dict(py, report.before)?)?;
@@ -171,20 +338,45 @@ fn report_dict<'py>(py: Python<'py>, report: &Report) -> PyResult<Bound<'py, PyD
     result.set_item("tied_neighbours", report.tied_neighbours)?;
     result.set_item("users_with_tied_last", report.users_with_tied_last)?;
     result.set_item("repeats", report.repeats)?;
-    result.set_item("time", time_dict(py, report)?)?;
+    result.set_item("time", time_dict(py, report.time)?)?;
+    let cuts = report.cuts.map(|cuts| (cuts.valid_from, cuts.test_from));
+    result.set_item("cuts", cuts)?;
     result.set_item("fingerprint", format!("sha256:{}", report.fingerprint))?;
     Ok(result)
+}
+
+fn inspection_dict<'py>(py: Python<'py>, inspection: &Inspection) -> PyResult<Bound<'py, PyDict>> {
+    let result = PyDict::new(py);
+    result.set_item("layout", layout_dict(py, &inspection.layout)?)?;
+    result.set_item("sample", &inspection.sample)?;
+    result.set_item("compression", inspection.compression)?;
+    result.set_item("bytes", inspection.bytes)?;
+    result.set_item("bytes_used", inspection.bytes_used)?;
+    set_rows(&result, inspection.rows)?;
+    result.set_item("skipped_messages", &inspection.messages)?;
+    result.set_item("time", time_dict(py, inspection.time)?)?;
+    Ok(result)
+}
+
+fn set_rows(result: &Bound<'_, PyDict>, rows: RowCounts) -> PyResult<()> {
+    result.set_item("rows_read", rows.read)?;
+    result.set_item("rows_skipped", rows.skipped)?;
+    result.set_item("rows_without_user", rows.without_user)?;
+    result.set_item("rows_without_item", rows.without_item)?;
+    result.set_item("rows_below_rating", rows.below_rating)
 }
 
 fn layout_dict<'py>(py: Python<'py>, layout: &Layout) -> PyResult<Bound<'py, PyDict>> {
     let result = PyDict::new(py);
     result.set_item("format", layout.format.name())?;
-    result.set_item("delimiter", &layout.delimiter)?;
-    result.set_item("header", layout.has_header)?;
+    let is_named = matches!(layout.format, Format::JsonLines | Format::Columns);
+    result.set_item("delimiter", (!is_named).then_some(&layout.delimiter))?;
+    result.set_item("header", (!is_named).then_some(layout.has_header))?;
     result.set_item("columns", &layout.columns)?;
     result.set_item("user_column", layout.user_column())?;
     result.set_item("item_column", layout.item_column())?;
     result.set_item("time_column", layout.time_column())?;
+    result.set_item("tie_break_column", layout.tie_break_column())?;
     result.set_item("rating_column", layout.rating_column())?;
     Ok(result)
 }
@@ -201,8 +393,8 @@ fn sources_list<'py>(py: Python<'py>, report: &Report) -> PyResult<Bound<'py, Py
     Ok(sources)
 }
 
-fn time_dict<'py>(py: Python<'py>, report: &Report) -> PyResult<Option<Bound<'py, PyDict>>> {
-    let Some(time) = report.time else { return Ok(None) };
+fn time_dict(py: Python<'_>, time: Option<TimeRange>) -> PyResult<Option<Bound<'_, PyDict>>> {
+    let Some(time) = time else { return Ok(None) };
     let result = PyDict::new(py);
     result.set_item("unit", time.unit.name())?;
     result.set_item("first", time.first)?;

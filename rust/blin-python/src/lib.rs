@@ -11,5 +11,5 @@ mod _core {
     #[pymodule_export]
     use crate::batch::{Batcher, NegativeSampler, fill_histories, shuffle_users};
     #[pymodule_export]
-    use crate::ingest::{inspect_log, read_log};
+    use crate::ingest::{ColumnReader, inspect_log, read_log};
 }

@@ -12,17 +12,20 @@ pub(super) enum Role {
     User,
     Item,
     Time,
+    /// What orders events of the same time.
+    TieBreak,
     Rating,
 }
 
-pub(super) const ROLES: [Role; 4] = [Role::User, Role::Item, Role::Time, Role::Rating];
+pub(super) const ROLES: [Role; 5] =
+    [Role::User, Role::Item, Role::Time, Role::TieBreak, Role::Rating];
 
 impl Role {
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::User => "user",
             Self::Item => "item",
-            Self::Time => "time",
+            Self::Time | Self::TieBreak => "time",
             Self::Rating => "rating",
         }
     }
@@ -124,6 +127,7 @@ impl Role {
                 "reviewtime",
                 "reviewdate",
             ],
+            Self::TieBreak => &[],
             Self::Rating => {
                 &["rating", "ratings", "stars", "overall", "score", "reviewscore", "rate"]
             }
@@ -142,24 +146,30 @@ impl Role {
                 "article", "video", "game", "artist", "content",
             ],
             Self::Time => &["timestamp", "time", "date"],
+            Self::TieBreak => &[],
             Self::Rating => &["rating", "stars"],
         }
     }
 
-    fn chosen(self, options: &LogOptions) -> Option<&str> {
-        let column = match self {
-            Self::User => &options.user_column,
-            Self::Item => &options.item_column,
-            Self::Time => &options.time_column,
-            Self::Rating => &options.rating_column,
-        };
-        column.as_deref()
+    /// The column that the options name. `a,b` for the time is two columns, unless one is called
+    /// so: b orders what has the same a.
+    fn chosen<'a>(self, options: &'a LogOptions, names: &[String]) -> Option<&'a str> {
+        let is_pair = |column: &&str| column.contains(',') && place_of(column, names).is_none();
+        let time = options.time_column.as_deref();
+        let pair = time.filter(is_pair).and_then(|column| column.split_once(','));
+        match self {
+            Self::User => options.user_column.as_deref(),
+            Self::Item => options.item_column.as_deref(),
+            Self::Time => pair.map(|(first, _)| first.trim()).or(time),
+            Self::TieBreak => pair.map(|(_, second)| second.trim()),
+            Self::Rating => options.rating_column.as_deref(),
+        }
     }
 }
 
 /// The place of each role's column.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Places([Option<usize>; 4]);
+pub(super) struct Places([Option<usize>; 5]);
 
 impl Places {
     pub(super) fn of(&self, role: Role) -> Option<usize> {
@@ -202,7 +212,7 @@ pub(super) fn find(
 fn chosen_places(path: &Path, names: &[String], options: &LogOptions) -> Result<Places> {
     let mut places = Places::default();
     for role in ROLES {
-        let Some(column) = role.chosen(options) else { continue };
+        let Some(column) = role.chosen(options, names) else { continue };
         let Some(place) = place_of(column, names) else {
             let expected = format!("a column \"{column}\" (--{}-column)", role.name());
             return Err(Error::log(path, expected, format!("columns {}", list(names))));

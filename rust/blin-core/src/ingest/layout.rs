@@ -6,7 +6,11 @@ use std::str::FromStr;
 use crate::error::{Error, Result};
 use crate::ingest::LogOptions;
 use crate::ingest::columns::{self, Places, Role, text};
+use crate::ingest::json;
 use crate::ingest::time::{TimeStyle, style_of};
+
+/// Records that are shown of a log.
+const SHOWN: usize = 3;
 
 /// Lines that are looked at.
 const SAMPLE: usize = 200;
@@ -20,13 +24,17 @@ const DELIMITERS: [&str; 6] = ["\t", "::", ",", ";", "|", " "];
 /// The byte order mark that some programs put before UTF-8.
 const BOM: &[u8] = b"\xef\xbb\xbf";
 
-/// The two kinds of log.
+/// The kinds of log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
     /// One interaction per line, in columns.
     Table,
     /// One user per line: `user item item …`, oldest first.
     Sequences,
+    /// One object of JSON per line.
+    JsonLines,
+    /// Columns, as Parquet and tables in memory have them.
+    Columns,
 }
 
 impl FromStr for Format {
@@ -36,17 +44,20 @@ impl FromStr for Format {
         match name {
             "table" => Ok(Self::Table),
             "sequences" => Ok(Self::Sequences),
-            _ => Err(Error::argument("log_format", r#""table" or "sequences""#, name)),
+            "jsonl" => Ok(Self::JsonLines),
+            _ => Err(Error::argument("log_format", r#""table", "sequences" or "jsonl""#, name)),
         }
     }
 }
 
 impl Format {
-    /// `table` or `sequences`.
+    /// `table`, `sequences`, `jsonl` or `columns`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Table => "table",
             Self::Sequences => "sequences",
+            Self::JsonLines => "jsonl",
+            Self::Columns => "columns",
         }
     }
 }
@@ -54,16 +65,18 @@ impl Format {
 /// How a log is to be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Layout {
-    /// Rows or sequences.
+    /// Rows, sequences or JSON lines.
     pub format: Format,
-    /// What stands between two fields.
+    /// What stands between two fields; nothing in JSON lines and columns.
     pub delimiter: String,
     /// Whether the first line names the columns.
     pub has_header: bool,
-    /// The names of the columns, or their numbers from 1 where there is no header.
+    /// The names of the columns or keys, or their numbers from 1 where there is no header.
     pub columns: Vec<String>,
     /// How the times are written, if there are any.
     pub time_style: Option<TimeStyle>,
+    /// How the times that decide between equal ones are written, if there are any.
+    pub tie_break_style: Option<TimeStyle>,
     places: Places,
     /// The first line as it stands in the file, if it is a header.
     header: Vec<u8>,
@@ -76,9 +89,12 @@ impl Layout {
         if head.trim_ascii().is_empty() {
             return Err(Error::log(path, "interactions", "an empty file"));
         }
+        if is_json(path, head, options)? {
+            return Self::json_lines(path, head, options);
+        }
         match choose_format(path, head, options)? {
             (Format::Sequences, delimiter) => Ok(Self::sequences(delimiter)),
-            (Format::Table, delimiter) => Self::table(path, head, delimiter, options),
+            (_, delimiter) => Self::table(path, head, delimiter, options),
         }
     }
 
@@ -97,6 +113,11 @@ impl Layout {
         self.column(Role::Time)
     }
 
+    /// The name of the column that orders events of the same time.
+    pub fn tie_break_column(&self) -> Option<&str> {
+        self.column(Role::TieBreak)
+    }
+
     /// The name of the ratings' column.
     pub fn rating_column(&self) -> Option<&str> {
         self.column(Role::Rating)
@@ -111,6 +132,16 @@ impl Layout {
         } else {
             bom
         }
+    }
+
+    /// The first records below the head of a file, split into fields.
+    pub fn sample(&self, head: &[u8]) -> Vec<Vec<String>> {
+        let head = sample_of(&head[self.bytes_before_rows(head)..]);
+        let rows = match self.format {
+            Format::JsonLines => json::sample(head, SAMPLE).1,
+            _ => Sample::new(head, &self.delimiter).rows,
+        };
+        rows.iter().take(SHOWN).map(|row| row.iter().map(|field| text(field)).collect()).collect()
     }
 
     pub(super) fn place(&self, role: Role) -> Option<usize> {
@@ -128,9 +159,35 @@ impl Layout {
             has_header: false,
             columns: Vec::new(),
             time_style: None,
+            tie_break_style: None,
             places: Places::default(),
             header: Vec::new(),
         }
+    }
+
+    fn json_lines(path: &Path, head: &[u8], options: &LogOptions) -> Result<Self> {
+        let (columns, rows) = json::sample(head, SAMPLE);
+        if columns.is_empty() {
+            let found = "none in the first lines";
+            return Err(Error::log(path, "JSON lines, one object on each", found));
+        }
+        let places = columns::find(path, &columns, true, &rows, options)?;
+        let [time_style, tie_break_style] =
+            [Role::Time, Role::TieBreak].map(|role| time_style(role, &places, &rows));
+        let named = Self::of_columns(columns, places, time_style, tie_break_style);
+        Ok(Self { format: Format::JsonLines, ..named })
+    }
+
+    /// The layout of columns that have names and nothing between them.
+    pub(super) fn of_columns(
+        columns: Vec<String>,
+        places: Places,
+        time_style: Option<TimeStyle>,
+        tie_break_style: Option<TimeStyle>,
+    ) -> Self {
+        let (format, delimiter, header) = (Format::Columns, String::new(), Vec::new());
+        let has_header = false;
+        Self { format, delimiter, has_header, columns, time_style, tie_break_style, places, header }
     }
 
     fn table(path: &Path, head: &[u8], delimiter: String, options: &LogOptions) -> Result<Self> {
@@ -146,14 +203,44 @@ impl Layout {
             rows.insert(0, first);
         }
         let places = columns::find(path, &names, has_header, &rows, options)?;
-        let time_style = places.of(Role::Time).map(|place| {
-            let first_time = rows.iter().find_map(|row| style_of(row.get(place)?));
-            first_time.unwrap_or(TimeStyle::Number)
-        });
+        let [time_style, tie_break_style] =
+            [Role::Time, Role::TieBreak].map(|role| time_style(role, &places, &rows));
         let header = if has_header { head[..first_bytes].to_vec() } else { Vec::new() };
         let (format, columns) = (Format::Table, names);
-        Ok(Self { format, delimiter, has_header, columns, time_style, places, header })
+        Ok(Self {
+            format,
+            delimiter,
+            has_header,
+            columns,
+            time_style,
+            tie_break_style,
+            places,
+            header,
+        })
     }
+}
+
+/// How the first time of the sample is written.
+pub(super) fn time_style(role: Role, places: &Places, rows: &[Vec<Vec<u8>>]) -> Option<TimeStyle> {
+    let place = places.of(role)?;
+    let first_time = rows.iter().find_map(|row| style_of(row.get(place)?));
+    Some(first_time.unwrap_or(TimeStyle::Number))
+}
+
+/// Whether a log is JSON lines, by the option or by its first characters; what is JSON and not
+/// lines of it is refused.
+fn is_json(path: &Path, head: &[u8], options: &LogOptions) -> Result<bool> {
+    if let Some(format) = options.format {
+        return Ok(format == Format::JsonLines);
+    }
+    let mut first = head.iter().filter(|byte| !byte.is_ascii_whitespace());
+    let found = match (first.next(), first.next(), &options.delimiter) {
+        (Some(b'{'), Some(b'"'), None) => return Ok(true),
+        (Some(b'{'), Some(b'\''), None) => "dictionaries of Python; write them as JSON",
+        (Some(b'['), Some(b'{'), None) => "one list of JSON; write its objects to lines",
+        _ => return Ok(false),
+    };
+    Err(Error::log(path, "JSON lines, one object on each", found))
 }
 
 /// As many of the first lines as are worth looking at.

@@ -1,6 +1,6 @@
 //! Sequence files: one user per line, `user item item …`, oldest first.
 
-use crate::ingest::rows::{BadRow, OnBadRow, RowFault, Rows};
+use crate::ingest::rows::{BadRow, OnBadRow, RowFault, Rows, is_missing_user};
 
 /// A reader of sequence files.
 pub struct ListReader<'a> {
@@ -64,14 +64,19 @@ fn push_fields<'a>(
     let user = fields.next().unwrap_or_default();
     let mut items = fields.peekable();
     if items.peek().is_none() {
-        rows.read += 1;
+        rows.counts.read += 1;
         return Err(bad("a user and at least one item", "no item"));
     }
+    let is_missing = is_missing_user(user);
     for item in items {
-        rows.read += 1;
-        rows.push(user, item, None).map_err(|fault| match fault {
+        rows.counts.read += 1;
+        if is_missing {
+            rows.counts.without_user += 1;
+            continue;
+        }
+        rows.push(user, item, None, None).map_err(|fault| match fault {
             RowFault::User => bad("a user in UTF-8", "other bytes"),
-            RowFault::Item | RowFault::Time => bad("items in UTF-8", "other bytes"),
+            _ => bad("items in UTF-8", "other bytes"),
         })?;
     }
     Ok(())

@@ -4,18 +4,22 @@
 //! while the blocks before are appended in the order of the file. So the result is the same for any
 //! number of threads.
 
+pub mod columnar;
 mod columns;
+mod json;
 pub mod layout;
 mod lists;
 mod quoted;
 mod reader;
+mod record;
 pub mod rows;
 pub mod source;
 mod table;
 pub mod time;
+mod zstd;
 
 pub use layout::{Format, Layout};
-pub use reader::{Log, read, sniff};
+pub use reader::{Inspection, Log, inspect, read};
 pub use rows::OnBadRow;
 
 /// How a log is to be read; what is left open is recognised.
@@ -23,7 +27,7 @@ pub use rows::OnBadRow;
 /// Columns are given by name or, counted from 1, by number.
 #[derive(Clone, Debug, Default)]
 pub struct LogOptions {
-    /// Rows or sequences.
+    /// Rows, sequences or JSON lines.
     pub format: Option<Format>,
     /// What stands between two fields.
     pub delimiter: Option<String>,
@@ -33,7 +37,7 @@ pub struct LogOptions {
     pub user_column: Option<String>,
     /// The column of the items.
     pub item_column: Option<String>,
-    /// The column of the times.
+    /// The column of the times, or two columns `a,b` of which b orders what has the same a.
     pub time_column: Option<String>,
     /// The column of the ratings.
     pub rating_column: Option<String>,

@@ -10,13 +10,14 @@ use rayon::prelude::*;
 
 use crate::error::{Error, Result};
 use crate::ingest::LogOptions;
+use crate::ingest::json::JsonReader;
 use crate::ingest::layout::{Format, Layout};
 use crate::ingest::lists::ListReader;
 use crate::ingest::quoted::QuotedReader;
-use crate::ingest::rows::{Rows, Table};
+use crate::ingest::rows::{OnBadRow, RowCounts, Rows, Table};
 use crate::ingest::source::{Source, SourceSummary};
 use crate::ingest::table::TableReader;
-use crate::ingest::time::TimeUnit;
+use crate::ingest::time::{TimeRange, TimeUnit};
 use crate::interactions::Interactions;
 use crate::progress::{Hook, Progress};
 use crate::vocabulary::Vocabulary;
@@ -27,6 +28,8 @@ const PATIENCE: Duration = Duration::from_millis(50);
 /// A log that was read to its end.
 #[derive(Debug)]
 pub struct Log {
+    /// What messages call it: its first file that holds something.
+    pub path: PathBuf,
     /// The rows in file order; users and items have indices into `user_ids` and `item_ids`.
     pub interactions: Interactions,
     /// Raw ids of users; an id that is in no row is possible.
@@ -39,19 +42,15 @@ pub struct Log {
     pub time_unit: Option<TimeUnit>,
     /// The files.
     pub sources: Vec<SourceSummary>,
-    /// Data rows seen, good or not.
-    pub rows_read: u64,
-    /// Rows left out because they cannot be read.
-    pub rows_skipped: u64,
-    /// Rows left out because their rating is too low.
-    pub rows_below_rating: u64,
+    /// What became of the rows.
+    pub rows: RowCounts,
     /// What was wrong with the first rows that were skipped.
     pub messages: Vec<String>,
 }
 
 /// Reads the parts of a log, in this order, on the current rayon pool.
 ///
-/// The first file tells the layout; a later one may repeat its header.
+/// The first file that is not empty tells the layout; a later one may repeat its header.
 pub fn read(
     paths: &[PathBuf],
     options: &LogOptions,
@@ -62,45 +61,89 @@ pub fn read(
     let total = total_bytes(paths)?;
     let counter = Arc::clone(&bytes_read);
     let mut report = move || hook(Progress { done: counter.load(Ordering::Relaxed), total });
-    let first = paths.first().ok_or_else(|| Error::argument("paths", "at least one file", ""))?;
-    let layout = sniff(first, options)?;
+    let (first, layout) = sniff_parts(paths, options)?;
     let mut table = Table::default();
     let mut sources = Vec::with_capacity(paths.len());
     for path in paths {
         let source = Source::open(path, Arc::clone(&bytes_read))?;
-        let job = FileJob { path, layout: &layout, options, pool };
-        sources.push(job.run(source, &mut table, &mut report)?);
+        let job = FileJob { path, layout: &layout, options, pool, is_whole: true };
+        sources.push(job.run(source, &mut table, &mut report)?.finish());
     }
-    let Table { rows_read, rows_skipped, rows_below_rating, .. } = table;
-    if rows_read == 0 {
+    let rows = table.counts;
+    if rows.read == 0 {
         let found = if layout.has_header { "a header and no rows" } else { "no rows" };
         return Err(Error::log(first, "interactions", found));
     }
     let messages = std::mem::take(&mut table.messages);
-    let (mut interactions, times, user_ids, item_ids) = table.finish();
-    let mut time_unit = None;
-    if layout.time_style.is_some() {
-        let (values, unit) = times.finish();
-        (interactions.timestamps, time_unit) = (Some(values), Some(unit));
-    }
-    Ok(Log {
-        interactions,
-        user_ids,
-        item_ids,
-        layout,
-        time_unit,
-        sources,
-        rows_read,
-        rows_skipped,
-        rows_below_rating,
-        messages,
-    })
+    let (interactions, time_unit, user_ids, item_ids) = table.finish(&layout);
+    let path = first.to_owned();
+    Ok(Log { path, interactions, user_ids, item_ids, layout, time_unit, sources, rows, messages })
 }
 
-/// Recognises the layout of a log without reading more than its first block.
-pub fn sniff(path: &Path, options: &LogOptions) -> Result<Layout> {
+fn sniff(path: &Path, options: &LogOptions) -> Result<Layout> {
     let head = Source::open(path, Arc::default())?.next_block()?.unwrap_or_default();
     Layout::sniff(path, &head, options)
+}
+
+/// Blocks that are read of a log that is only inspected.
+const INSPECTED_BLOCKS: usize = 8;
+
+/// What the first blocks of a log tell about it.
+#[derive(Debug)]
+pub struct Inspection {
+    /// How the log is understood.
+    pub layout: Layout,
+    /// The first records, split into fields.
+    pub sample: Vec<Vec<String>>,
+    /// How the file is compressed: `none`, `gzip` or `zstd`.
+    pub compression: &'static str,
+    /// The size of the file.
+    pub bytes: u64,
+    /// Bytes of the file that were looked at.
+    pub bytes_used: u64,
+    /// What became of the rows that were looked at.
+    pub rows: RowCounts,
+    /// What is wrong with the first of those that cannot be read.
+    pub messages: Vec<String>,
+    /// The unit, the oldest and the newest of the times that were looked at.
+    pub time: Option<TimeRange>,
+}
+
+/// Reads the first blocks of a log and says how it is understood.
+pub fn inspect(
+    path: &Path,
+    options: &LogOptions,
+    pool: &rayon::ThreadPool,
+    hook: &mut Hook,
+) -> Result<Inspection> {
+    let bytes = total_bytes(&[path.to_owned()])?;
+    let head = Source::open(path, Arc::default())?.next_block()?.unwrap_or_default();
+    let layout = Layout::sniff(path, &head, options)?;
+    let sample = layout.sample(&head);
+    let options = LogOptions { on_bad_row: OnBadRow::Skip, ..options.clone() };
+    let job = FileJob { path, layout: &layout, options: &options, pool, is_whole: false };
+    let mut table = Table::default();
+    let mut report = || hook(Progress { done: 0, total: bytes });
+    let source = Source::open(path, Arc::default())?.limit(INSPECTED_BLOCKS);
+    let source = job.run(source, &mut table, &mut report)?;
+    let (rows, messages) = (table.counts, std::mem::take(&mut table.messages));
+    let (interactions, unit, ..) = table.finish(&layout);
+    let time = TimeRange::of(interactions.timestamps.as_deref(), unit);
+    let (compression, bytes_used) = (source.compression(), source.bytes_used());
+    Ok(Inspection { layout, sample, compression, bytes, bytes_used, rows, messages, time })
+}
+
+/// Recognises the layout by the first part that holds something.
+fn sniff_parts<'a>(paths: &'a [PathBuf], options: &LogOptions) -> Result<(&'a Path, Layout)> {
+    let (last, others) =
+        paths.split_last().ok_or_else(|| Error::argument("paths", "at least one file", ""))?;
+    for path in others {
+        let head = Source::open(path, Arc::default())?.next_block()?.unwrap_or_default();
+        if !head.trim_ascii().is_empty() {
+            return Ok((path, Layout::sniff(path, &head, options)?));
+        }
+    }
+    Ok((last, sniff(last, options)?))
 }
 
 fn total_bytes(paths: &[PathBuf]) -> Result<u64> {
@@ -114,6 +157,8 @@ struct FileJob<'a> {
     layout: &'a Layout,
     options: &'a LogOptions,
     pool: &'a rayon::ThreadPool,
+    /// Whether the file is read to its end, so that its last record must be whole.
+    is_whole: bool,
 }
 
 /// A block and what was made of it.
@@ -132,7 +177,7 @@ impl FileJob<'_> {
         source: Source,
         table: &mut Table,
         report: &mut dyn FnMut() -> Result<()>,
-    ) -> Result<SourceSummary> {
+    ) -> Result<Source> {
         let batch = self.pool.current_num_threads() * 2;
         let (sender, blocks) = sync_channel(batch);
         std::thread::scope(|scope| {
@@ -140,7 +185,7 @@ impl FileJob<'_> {
             let outcome = self.parse_all(&blocks, batch, table, report);
             drop(blocks);
             let source = reader.join().expect("the reading thread does not panic");
-            outcome.and(source).map(Source::finish)
+            outcome.and(source)
         })
     }
 
@@ -218,7 +263,9 @@ impl FileJob<'_> {
             receive(blocks, 1, slots, report)?;
         }
         rows.clear();
-        quoted.finish(self.path, &mut rows)?;
+        if self.is_whole {
+            quoted.finish(self.path, &mut rows)?;
+        }
         self.append_rows(&mut rows, table)
     }
 
@@ -231,12 +278,14 @@ impl FileJob<'_> {
 enum Parser<'a> {
     Table(TableReader<'a>),
     Lists(ListReader<'a>),
+    Json(JsonReader<'a>),
 }
 
 impl<'a> Parser<'a> {
     fn new(layout: &'a Layout, options: &LogOptions) -> Self {
         match layout.format {
             Format::Table => Self::Table(TableReader::new(layout, options)),
+            Format::JsonLines | Format::Columns => Self::Json(JsonReader::new(layout, options)),
             Format::Sequences => {
                 Self::Lists(ListReader::new(&layout.delimiter, options.on_bad_row))
             }
@@ -254,6 +303,7 @@ impl<'a> Parser<'a> {
                 }
             }
             Self::Lists(reader) => reader.read_block(bytes, &mut slot.rows),
+            Self::Json(reader) => reader.read_block(bytes, &mut slot.rows),
         }
     }
 }

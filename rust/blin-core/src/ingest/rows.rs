@@ -1,12 +1,14 @@
 //! What a parser makes of a block, and how the blocks of a log become one table.
 
+use std::ops::AddAssign;
 use std::path::Path;
 use std::str::FromStr;
 
 use rayon::join;
 
 use crate::error::{Error, Result};
-use crate::ingest::time::{Time, TimeColumn, too_wide};
+use crate::ingest::layout::Layout;
+use crate::ingest::time::{Time, TimeColumn, TimeUnit, too_wide};
 use crate::interactions::Interactions;
 use crate::vocabulary::{Interner, ShortId, Vocabulary};
 
@@ -110,6 +112,38 @@ impl IdColumn {
     }
 }
 
+/// What became of the data rows of a block or of a whole log, other than interactions.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RowCounts {
+    /// Data rows seen, of any kind; in a sequence file, items.
+    pub read: u64,
+    /// Rows left out because they cannot be read.
+    pub skipped: u64,
+    /// Rows left out because they name no user.
+    pub without_user: u64,
+    /// Rows left out because they name no item.
+    pub without_item: u64,
+    /// Rows left out because their rating is too low.
+    pub below_rating: u64,
+}
+
+impl AddAssign for RowCounts {
+    fn add_assign(&mut self, later: Self) {
+        self.read += later.read;
+        self.skipped += later.skipped;
+        self.without_user += later.without_user;
+        self.without_item += later.without_item;
+        self.below_rating += later.below_rating;
+    }
+}
+
+/// Whether a user's field says that there is none: it is empty, or what R, pandas, Python and
+/// databases write for a missing value.
+#[inline]
+pub fn is_missing_user(field: &[u8]) -> bool {
+    matches!(field, b"" | b"NA" | b"NaN" | b"nan" | b"null" | b"NULL" | b"None" | b"\\N")
+}
+
 /// The rows of one block.
 ///
 /// Blocks are parsed in any order and by any thread; [`Table::append`] in the order of the file
@@ -119,12 +153,9 @@ pub struct Rows {
     users: RawColumn,
     items: RawColumn,
     times: TimeColumn,
-    /// Data rows seen, good or not.
-    pub read: u64,
-    /// Rows left out because they cannot be read.
-    pub skipped: u64,
-    /// Rows left out because their rating is too low.
-    pub below_rating: u64,
+    tie_breaks: TimeColumn,
+    /// What became of the rows.
+    pub counts: RowCounts,
     /// Lines seen, of any kind.
     pub lines: u64,
     bad: Vec<(u64, BadRow)>,
@@ -138,11 +169,16 @@ impl Rows {
         user: &[u8],
         item: &[u8],
         time: Option<Time>,
+        tie_break: Option<Time>,
     ) -> std::result::Result<(), RowFault> {
         let user = self.users.word_of(user).ok_or(RowFault::User)?;
         let item = self.items.word_of(item).ok_or(RowFault::Item)?;
         if time.is_some_and(|time| !self.times.push(time)) {
             return Err(RowFault::Time);
+        }
+        if tie_break.is_some_and(|time| !self.tie_breaks.push(time)) {
+            self.times.values.pop();
+            return Err(RowFault::TieBreak);
         }
         self.users.words.push(user);
         self.items.words.push(item);
@@ -151,7 +187,7 @@ impl Rows {
 
     /// Notes that the row on `line` of this block cannot be read.
     pub fn push_bad(&mut self, line: u64, bad: BadRow) {
-        self.skipped += 1;
+        self.counts.skipped += 1;
         if self.bad.len() < KEPT_MESSAGES {
             self.bad.push((line, bad));
         }
@@ -159,7 +195,7 @@ impl Rows {
 
     /// Whether a row could not be read.
     pub fn has_bad(&self) -> bool {
-        self.skipped > 0
+        self.counts.skipped > 0
     }
 
     /// Forgets everything and keeps the memory.
@@ -167,8 +203,9 @@ impl Rows {
         self.users.clear();
         self.items.clear();
         self.times.clear();
+        self.tie_breaks.clear();
         self.bad.clear();
-        (self.read, self.skipped, self.below_rating, self.lines) = (0, 0, 0, 0);
+        (self.counts, self.lines) = (RowCounts::default(), 0);
     }
 }
 
@@ -181,6 +218,8 @@ pub enum RowFault {
     Item,
     /// The time does not fit.
     Time,
+    /// The time that decides between equal ones does not fit.
+    TieBreak,
 }
 
 /// The rows of a log so far, in the order of its files.
@@ -189,12 +228,9 @@ pub struct Table {
     users: IdColumn,
     items: IdColumn,
     times: TimeColumn,
-    /// Data rows seen, good or not.
-    pub rows_read: u64,
-    /// Rows left out because they cannot be read.
-    pub rows_skipped: u64,
-    /// Rows left out because their rating is too low.
-    pub rows_below_rating: u64,
+    tie_breaks: TimeColumn,
+    /// What became of the rows.
+    pub counts: RowCounts,
     /// The first messages of rows that were skipped.
     pub messages: Vec<String>,
     lines_of_file: u64,
@@ -223,13 +259,16 @@ impl Table {
             }
         }
         self.lines_of_file += later.lines;
-        self.rows_read += later.read;
-        self.rows_skipped += later.skipped;
-        self.rows_below_rating += later.below_rating;
-        let Self { users, items, times, .. } = self;
+        self.counts += later.counts;
+        let Self { users, items, times, tie_breaks, .. } = self;
         let (users_fit, (items_fit, times_fit)) = join(
             || users.append(&later.users),
-            || join(|| items.append(&later.items), || times.append(&mut later.times)),
+            || {
+                join(
+                    || items.append(&later.items),
+                    || times.append(&mut later.times) & tie_breaks.append(&mut later.tie_breaks),
+                )
+            },
         );
         if !users_fit || !items_fit {
             return Err(Error::log(path, "less than 2^32 rows", "more"));
@@ -237,11 +276,18 @@ impl Table {
         if times_fit { Ok(()) } else { too_wide(path) }
     }
 
-    /// The columns, and the ids of users and items.
-    pub fn finish(self) -> (Interactions, TimeColumn, Vocabulary, Vocabulary) {
-        let Self { users, items, times, .. } = self;
-        let interactions =
-            Interactions { users: users.indices, items: items.indices, timestamps: None };
-        (interactions, times, users.ids.into_vocabulary(), items.ids.into_vocabulary())
+    /// The columns, with times as far as the layout has some; the unit of the times; the ids of
+    /// users and items.
+    pub fn finish(
+        self,
+        layout: &Layout,
+    ) -> (Interactions, Option<TimeUnit>, Vocabulary, Vocabulary) {
+        let Self { users, items, times, tie_breaks, .. } = self;
+        let times = layout.time_style.map(|_| times.finish());
+        let tie_breaks = layout.tie_break_style.map(|_| tie_breaks.finish().0);
+        let (timestamps, unit) = times.unzip();
+        let (users, user_ids) = (users.indices, users.ids.into_vocabulary());
+        let (items, item_ids) = (items.indices, items.ids.into_vocabulary());
+        (Interactions { users, items, timestamps, tie_breaks }, unit, user_ids, item_ids)
     }
 }

@@ -1,4 +1,4 @@
-//! Files as blocks of whole lines: plain or gzip, hashed on the way, in bounded memory.
+//! Files as blocks of whole lines: plain, gzip or zstd, hashed on the way, in bounded memory.
 
 use std::fs::File;
 use std::io::{BufReader, Read};
@@ -10,6 +10,7 @@ use flate2::bufread::MultiGzDecoder;
 use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
+use crate::ingest::zstd::{ZstdReader, is_zstd};
 
 /// Bytes of a block, unless one line is longer.
 const BLOCK_BYTES: usize = 1 << 20;
@@ -37,11 +38,35 @@ pub struct Source {
     /// The beginning of a line whose end is not read yet.
     rest: Vec<u8>,
     ended: bool,
+    /// Blocks that may still be read.
+    blocks_left: usize,
 }
 
 enum Stream {
     Plain(HashingFile),
     Gzip(Box<MultiGzDecoder<BufReader<HashingFile>>>),
+    Zstd(Box<ZstdReader<BufReader<HashingFile>>>),
+}
+
+impl Stream {
+    fn new(magic: &[u8], file: HashingFile) -> Self {
+        let buffered = |file| BufReader::with_capacity(COMPRESSED_BUFFER_BYTES, file);
+        if magic.starts_with(&[0x1f, 0x8b]) {
+            Self::Gzip(Box::new(MultiGzDecoder::new(buffered(file))))
+        } else if is_zstd(magic) {
+            Self::Zstd(Box::new(ZstdReader::new(buffered(file))))
+        } else {
+            Self::Plain(file)
+        }
+    }
+
+    fn into_file(self) -> HashingFile {
+        match self {
+            Self::Plain(file) => file,
+            Self::Gzip(decoder) => decoder.into_inner().into_inner(),
+            Self::Zstd(decoder) => decoder.into_inner().into_inner(),
+        }
+    }
 }
 
 impl Source {
@@ -51,18 +76,46 @@ impl Source {
         let mut magic = [0; 6];
         let magic = read_up_to(&mut file, &mut magic).map_err(|error| Error::io(path, error))?;
         refuse_other_formats(path, magic)?;
-        let file = HashingFile::new(magic, file, bytes_read);
-        let stream = if magic.starts_with(&[0x1f, 0x8b]) {
-            let buffered = BufReader::with_capacity(COMPRESSED_BUFFER_BYTES, file);
-            Stream::Gzip(Box::new(MultiGzDecoder::new(buffered)))
-        } else {
-            Stream::Plain(file)
-        };
-        Ok(Self { path: path.to_owned(), stream, rest: Vec::new(), ended: false })
+        let stream = Stream::new(magic, HashingFile::new(magic, file, bytes_read));
+        Ok(Self {
+            path: path.to_owned(),
+            stream,
+            rest: Vec::new(),
+            ended: false,
+            blocks_left: usize::MAX,
+        })
+    }
+
+    /// Ends the file after so many blocks.
+    pub fn limit(mut self, blocks: usize) -> Self {
+        self.blocks_left = blocks;
+        self
+    }
+
+    /// How the file is compressed: `none`, `gzip` or `zstd`.
+    pub fn compression(&self) -> &'static str {
+        match self.stream {
+            Stream::Plain(_) => "none",
+            Stream::Gzip(_) => "gzip",
+            Stream::Zstd(_) => "zstd",
+        }
+    }
+
+    /// Bytes of the file that the blocks so far were made of.
+    pub fn bytes_used(&self) -> u64 {
+        match &self.stream {
+            Stream::Plain(file) => file.bytes - self.rest.len() as u64,
+            Stream::Gzip(decoder) => used(decoder.get_ref()),
+            Stream::Zstd(decoder) => used(decoder.get_ref()),
+        }
     }
 
     /// The next block of whole lines, each ended by a newline, or nothing at the end of the file.
     pub fn next_block(&mut self) -> Result<Option<Vec<u8>>> {
+        if self.blocks_left == 0 {
+            return Ok(None);
+        }
+        self.blocks_left -= 1;
         let mut block = std::mem::take(&mut self.rest);
         while !self.ended {
             let searched = block.len();
@@ -89,10 +142,7 @@ impl Source {
 
     /// What is known of the file once it has been read to its end.
     pub fn finish(self) -> SourceSummary {
-        let file = match self.stream {
-            Stream::Plain(file) => file,
-            Stream::Gzip(decoder) => decoder.into_inner().into_inner(),
-        };
+        let file = self.stream.into_file();
         let sha256 = file.hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
         SourceSummary { path: self.path, bytes: file.bytes, sha256 }
     }
@@ -105,6 +155,7 @@ impl Source {
         let read = match &mut self.stream {
             Stream::Plain(file) => read_up_to(file, &mut block[start..]),
             Stream::Gzip(decoder) => read_up_to(decoder, &mut block[start..]),
+            Stream::Zstd(decoder) => read_up_to(decoder, &mut block[start..]),
         };
         let read = read.map_err(|error| Error::io(&self.path, error))?.len();
         block.truncate(start + read);
@@ -116,6 +167,11 @@ impl Source {
         let limit = MAX_LINE_BYTES >> 20;
         Error::log(&self.path, format!("lines of at most {limit} MiB"), "a longer one")
     }
+}
+
+/// Bytes that a decoder has taken from its buffer.
+fn used(input: &BufReader<HashingFile>) -> u64 {
+    input.get_ref().bytes - input.buffer().len() as u64
 }
 
 /// A file that hashes and counts what is read from it.
@@ -167,12 +223,11 @@ fn read_up_to<'a>(stream: &mut impl Read, buffer: &'a mut [u8]) -> std::io::Resu
 fn refuse_other_formats(path: &Path, magic: &[u8]) -> Result<()> {
     let found = match magic {
         [b'P', b'A', b'R', b'1', ..] => "a Parquet file",
-        [0x28, 0xb5, 0x2f, 0xfd, ..] => "a zstd file",
         [b'P', b'K', 3, 4, ..] => "a zip archive; unpack it first",
         [b'B', b'Z', b'h', ..] => "a bzip2 file; unpack it first",
         [0xfd, b'7', b'z', b'X', b'Z', 0] => "an xz file; unpack it first",
         [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => "UTF-16; save it as UTF-8",
         _ => return Ok(()),
     };
-    Err(Error::log(path, "text in UTF-8, plain or gzip", found))
+    Err(Error::log(path, "text in UTF-8, plain, gzip or zstd", found))
 }

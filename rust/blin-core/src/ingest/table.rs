@@ -1,22 +1,15 @@
 //! One interaction per line: the fast path for blocks without a quote, and what both paths share.
 
 use crate::ingest::LogOptions;
-use crate::ingest::columns::Role;
 use crate::ingest::layout::Layout;
-use crate::ingest::rows::{BadRow, OnBadRow, RowFault, Rows};
-use crate::ingest::time::{EXPECTED_DATE, EXPECTED_NUMBER, TimeStyle, parse};
+use crate::ingest::record::RecordReader;
+use crate::ingest::rows::{BadRow, OnBadRow, Rows};
 
-/// Longest piece of a field that a message repeats.
-const QUOTED_CHARS: usize = 60;
-
-/// What to take from a row, worked out once per log.
+/// How the lines of a log are split into fields, worked out once.
 pub struct TableReader<'a> {
     layout: &'a Layout,
     num_columns: usize,
-    user: usize,
-    item: usize,
-    time: Option<(usize, TimeStyle)>,
-    rating: Option<(usize, f64)>,
+    record: RecordReader<'a>,
     on_bad_row: OnBadRow,
 }
 
@@ -26,15 +19,10 @@ type Span = (usize, usize);
 impl<'a> TableReader<'a> {
     /// A reader of tables with this layout.
     pub fn new(layout: &'a Layout, options: &LogOptions) -> Self {
-        let place = |role| layout.place(role).expect("the layout has a place for it");
-        let rating = options.min_rating.map(|threshold| (place(Role::Rating), threshold));
         Self {
             layout,
             num_columns: layout.columns.len(),
-            user: place(Role::User),
-            item: place(Role::Item),
-            time: layout.place(Role::Time).zip(layout.time_style),
-            rating,
+            record: RecordReader::new(layout, options),
             on_bad_row: options.on_bad_row,
         }
     }
@@ -71,10 +59,10 @@ impl<'a> TableReader<'a> {
         line: u64,
         rows: &mut Rows,
     ) {
-        rows.read += 1;
+        rows.counts.read += 1;
         let outcome = self
             .check_length(spans, fields)
-            .and_then(|()| self.take_row(|place| &bytes[spans[place].0..spans[place].1], rows));
+            .and_then(|()| self.record.take(|place| &bytes[spans[place].0..spans[place].1], rows));
         if let Err(bad) = outcome {
             rows.push_bad(line, bad);
         }
@@ -117,76 +105,6 @@ impl<'a> TableReader<'a> {
         let expected = format!("{wanted} fields separated by {:?}", self.layout.delimiter);
         Err(BadRow { column: None, expected, found: fields.to_string() })
     }
-
-    #[inline]
-    fn take_row<'b>(
-        &self,
-        field: impl Fn(usize) -> &'b [u8],
-        rows: &mut Rows,
-    ) -> Result<(), BadRow> {
-        if let Some((place, threshold)) = self.rating {
-            let rating = parse_rating(field(place))
-                .ok_or_else(|| self.bad_value(place, "a number", field(place)))?;
-            if rating < threshold {
-                rows.below_rating += 1;
-                return Ok(());
-            }
-        }
-        let time = match self.time {
-            Some((place, style)) => {
-                Some(parse(field(place), style).ok_or_else(|| self.bad_time(place, field(place)))?)
-            }
-            None => None,
-        };
-        let (user, item) = (field(self.user), field(self.item));
-        for (place, id) in [(self.user, user), (self.item, item)] {
-            if id.is_empty() {
-                return Err(self.bad_value(place, "an id", id));
-            }
-        }
-        rows.push(user, item, time).map_err(|fault| self.explain(fault, field))
-    }
-
-    fn explain<'b>(&self, fault: RowFault, field: impl Fn(usize) -> &'b [u8]) -> BadRow {
-        match (fault, self.time) {
-            (RowFault::User, _) => self.bad_value(self.user, "text in UTF-8", field(self.user)),
-            (RowFault::Item, _) => self.bad_value(self.item, "text in UTF-8", field(self.item)),
-            (RowFault::Time, Some((place, _))) => self.bad_time(place, field(place)),
-            (RowFault::Time, None) => unreachable!("a log without times has no bad time"),
-        }
-    }
-
-    #[cold]
-    fn bad_time(&self, place: usize, value: &[u8]) -> BadRow {
-        let is_date = self.layout.time_style == Some(TimeStyle::Date);
-        self.bad_value(place, if is_date { EXPECTED_DATE } else { EXPECTED_NUMBER }, value)
-    }
-
-    #[cold]
-    fn bad_value(&self, place: usize, expected: &str, value: &[u8]) -> BadRow {
-        BadRow {
-            column: Some(self.layout.columns[place].clone()),
-            expected: expected.to_owned(),
-            found: quote(value),
-        }
-    }
-}
-
-/// A rating that can be compared; NaN cannot.
-fn parse_rating(field: &[u8]) -> Option<f64> {
-    let rating: f64 = std::str::from_utf8(field.trim_ascii()).ok()?.parse().ok()?;
-    (!rating.is_nan()).then_some(rating)
-}
-
-/// A field for a message: quoted, on one line and not too long.
-fn quote(field: &[u8]) -> String {
-    if field.is_empty() {
-        return "nothing".to_owned();
-    }
-    let text = String::from_utf8_lossy(&field[..field.len().min(4 * QUOTED_CHARS)]);
-    let short: String = text.chars().take(QUOTED_CHARS).collect();
-    let dots = if short.len() < field.len() { "…" } else { "" };
-    format!("{:?}", short + dots)
 }
 
 /// The first of two bytes at or after `start`; the second one is known to come.

@@ -19,6 +19,8 @@ pub enum TimeStyle {
     Number,
     /// ISO-8601 dates and date-times; UTC where no zone is given.
     Date,
+    /// Integers that are nanoseconds since 1970, whatever their size.
+    Nanos,
 }
 
 /// The unit of a column of times.
@@ -69,6 +71,25 @@ impl TimeUnit {
     }
 }
 
+/// The unit and the range of the timestamps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TimeRange {
+    /// Their unit.
+    pub unit: TimeUnit,
+    /// The oldest.
+    pub first: i64,
+    /// The newest.
+    pub last: i64,
+}
+
+impl TimeRange {
+    /// The range of these times, if there are any.
+    pub fn of(times: Option<&[i64]>, unit: Option<TimeUnit>) -> Option<Self> {
+        let times = times?;
+        Some(Self { unit: unit?, first: *times.iter().min()?, last: *times.iter().max()? })
+    }
+}
+
 /// One time as it was read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Time {
@@ -76,6 +97,24 @@ pub enum Time {
     Integer(i64),
     /// Nanoseconds since 1970.
     Nanos(i64),
+}
+
+impl Time {
+    /// The first moment of `unit` that is not before this time; a small number means itself.
+    pub fn in_unit(self, unit: TimeUnit) -> i64 {
+        let nanos = match self {
+            Self::Integer(value) => {
+                let own = TimeUnit::of_magnitude(value.unsigned_abs());
+                if own == unit || own == TimeUnit::Number || unit == TimeUnit::Number {
+                    return value;
+                }
+                i128::from(value) * i128::from(own.nanos())
+            }
+            Self::Nanos(value) => value.into(),
+        };
+        let ceiling = -(-nanos).div_euclid(unit.nanos().into());
+        ceiling.clamp(i64::MIN.into(), i64::MAX.into()) as i64
+    }
 }
 
 /// A column of times under construction: integers as read until something finer turns up.
@@ -163,6 +202,7 @@ pub fn parse(text: &[u8], style: TimeStyle) -> Option<Time> {
             short_integer(text).map(Time::Integer).or_else(|| parse_number(text.trim_ascii()))
         }
         TimeStyle::Date => parse_date(text.trim_ascii()).map(Time::Nanos),
+        TimeStyle::Nanos => std::str::from_utf8(text).ok()?.parse().ok().map(Time::Nanos),
     }
 }
 

@@ -1,0 +1,128 @@
+//! From the fields of one record to one interaction, whatever the record was written in.
+
+use crate::ingest::LogOptions;
+use crate::ingest::columns::Role;
+use crate::ingest::layout::Layout;
+use crate::ingest::rows::{BadRow, RowFault, Rows, is_missing_user};
+use crate::ingest::time::{EXPECTED_DATE, EXPECTED_NUMBER, Time, TimeStyle, parse};
+
+/// Longest piece of a field that a message repeats.
+const QUOTED_CHARS: usize = 60;
+
+/// What to take from a record, worked out once per log.
+pub struct RecordReader<'a> {
+    layout: &'a Layout,
+    user: usize,
+    item: usize,
+    time: Option<(usize, TimeStyle)>,
+    tie_break: Option<(usize, TimeStyle)>,
+    rating: Option<(usize, f64)>,
+}
+
+impl<'a> RecordReader<'a> {
+    /// A reader of records with this layout.
+    pub fn new(layout: &'a Layout, options: &LogOptions) -> Self {
+        let place = |role| layout.place(role).expect("the layout has a place for it");
+        Self {
+            layout,
+            user: place(Role::User),
+            item: place(Role::Item),
+            time: layout.place(Role::Time).zip(layout.time_style),
+            tie_break: layout.place(Role::TieBreak).zip(layout.tie_break_style),
+            rating: options.min_rating.map(|threshold| (place(Role::Rating), threshold)),
+        }
+    }
+
+    /// The columns that are looked at.
+    pub fn places(&self) -> impl Iterator<Item = usize> {
+        let times = [self.time, self.tie_break].map(|time| time.map(|(place, _)| place));
+        let rating = self.rating.map(|(place, _)| place);
+        [Some(self.user), Some(self.item), rating].into_iter().chain(times).flatten()
+    }
+
+    /// Takes one record, given by its fields; says what is wrong with it otherwise.
+    #[inline]
+    pub fn take<'b>(
+        &self,
+        field: impl Fn(usize) -> &'b [u8],
+        rows: &mut Rows,
+    ) -> Result<(), BadRow> {
+        let (user, item) = (field(self.user), field(self.item));
+        if is_missing_user(user) {
+            rows.counts.without_user += 1;
+            return Ok(());
+        }
+        if item.is_empty() {
+            rows.counts.without_item += 1;
+            return Ok(());
+        }
+        if let Some((place, threshold)) = self.rating {
+            let rating = parse_rating(field(place))
+                .ok_or_else(|| self.bad_value(place, "a number", field(place)))?;
+            if rating < threshold {
+                rows.counts.below_rating += 1;
+                return Ok(());
+            }
+        }
+        let time = self.take_time(self.time, &field)?;
+        let tie_break = self.take_time(self.tie_break, &field)?;
+        rows.push(user, item, time, tie_break).map_err(|fault| self.explain(fault, field))
+    }
+
+    #[inline]
+    fn take_time<'b>(
+        &self,
+        column: Option<(usize, TimeStyle)>,
+        field: impl Fn(usize) -> &'b [u8],
+    ) -> Result<Option<Time>, BadRow> {
+        let Some((place, style)) = column else { return Ok(None) };
+        let time = parse(field(place), style);
+        time.map(Some).ok_or_else(|| self.bad_time((place, style), field(place)))
+    }
+
+    fn explain<'b>(&self, fault: RowFault, field: impl Fn(usize) -> &'b [u8]) -> BadRow {
+        let bad_time = |column: Option<(usize, TimeStyle)>| {
+            let column = column.expect("only a log with times has bad ones");
+            self.bad_time(column, field(column.0))
+        };
+        match fault {
+            RowFault::User => self.bad_value(self.user, "text in UTF-8", field(self.user)),
+            RowFault::Item => self.bad_value(self.item, "text in UTF-8", field(self.item)),
+            RowFault::Time => bad_time(self.time),
+            RowFault::TieBreak => bad_time(self.tie_break),
+        }
+    }
+
+    #[cold]
+    fn bad_time(&self, (place, style): (usize, TimeStyle), value: &[u8]) -> BadRow {
+        let is_date = style == TimeStyle::Date;
+        self.bad_value(place, if is_date { EXPECTED_DATE } else { EXPECTED_NUMBER }, value)
+    }
+
+    /// A value that is not what its column should hold.
+    #[cold]
+    pub fn bad_value(&self, place: usize, expected: &str, value: &[u8]) -> BadRow {
+        BadRow {
+            column: Some(self.layout.columns[place].clone()),
+            expected: expected.to_owned(),
+            found: quote(value),
+        }
+    }
+}
+
+/// A rating that can be compared; NaN cannot.
+fn parse_rating(field: &[u8]) -> Option<f64> {
+    let rating: f64 = std::str::from_utf8(field.trim_ascii()).ok()?.parse().ok()?;
+    (!rating.is_nan()).then_some(rating)
+}
+
+/// A field for a message: quoted, on one line and not too long.
+pub fn quote(field: &[u8]) -> String {
+    if field.is_empty() {
+        return "nothing".to_owned();
+    }
+    let text = String::from_utf8_lossy(&field[..field.len().min(4 * QUOTED_CHARS)]);
+    let short: String = text.chars().take(QUOTED_CHARS).collect();
+    let dots = if short.len() < field.len() { "…" } else { "" };
+    format!("{:?}", short + dots)
+}

@@ -1,0 +1,102 @@
+"""What is said of a log before it is read is what is found when it is."""
+
+from __future__ import annotations
+
+import gzip
+import random
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from blin.data.inspection import inspect
+from blin.data.prepare import preprocess
+from blin.errors import DataError
+
+
+def rows(count: int, *, quote: str = "") -> str:
+    draw = random.Random(5)
+    lines = [
+        f"u{draw.randrange(9999)},{quote}i\n{draw.randrange(999)}{quote},{1_600_000_000 + n}\n"
+        if quote
+        else f"u{draw.randrange(9999)},i{draw.randrange(999)},{1_600_000_000 + n}\n"
+        for n in range(count)
+    ]
+    return "user,item,time\n" + "".join(lines)
+
+
+def test_a_small_log_is_described_whole(tmp_path):
+    log = tmp_path / "log.tsv"
+    log.write_text("when\tcustomer\tsku\tnote\n2024-05-01\tann\ttea\tx\n2024-05-03\tNA\tjam\t\n")
+    found = inspect(log)
+    assert found["columns"] == [
+        {"name": "when", "role": "time", "sample": ["2024-05-01", "2024-05-03"]},
+        {"name": "customer", "role": "user", "sample": ["ann", "NA"]},
+        {"name": "sku", "role": "item", "sample": ["tea", "jam"]},
+        {"name": "note", "role": None, "sample": ["x", ""]},
+    ]
+    assert (found["format"], found["delimiter"], found["header"]) == ("table", "\t", True)
+    assert (found["rows"], found["rows_estimated"], found["rows_without_user"]) == (2, False, 1)
+    assert found["time"]["first_date"] == "2024-05-01T00:00:00Z"
+    assert found["bytes"] == log.stat().st_size
+
+
+@pytest.mark.parametrize("compression", ["none", "gzip", "zstd"])
+@pytest.mark.parametrize("quote", ["", '"'])
+def test_the_rows_of_a_large_log_are_estimated(tmp_path, compression, quote):
+    count = 700_000
+    content = rows(count, quote=quote).encode()
+    compress = {
+        "none": bytes,
+        "gzip": lambda text: gzip.compress(text, 1),
+        "zstd": lambda text: pa.Codec("zstd").compress(text, asbytes=True),
+    }
+    log = tmp_path / "log"
+    log.write_bytes(compress[compression](content))
+    found = inspect(log)
+    assert found["compression"] == compression
+    assert found["rows_estimated"]
+    assert found["rows_looked_at"] < count
+    assert abs(found["rows"] - count) < 0.1 * count
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "ann::tea::5::1700000000\nbob::jam::4::1700000009\n",
+        '{"item": "tea", "user": "ann", "x": []}\n' * 3,
+        "u1 i3 i9 i4\nu2 i3\n",
+        rows(20, quote='"'),
+    ],
+)
+def test_what_is_said_is_what_is_done(tmp_path: Path, content: str):
+    log = tmp_path / "log.txt"
+    log.write_text(content)
+    found = inspect(log)
+    metadata = preprocess(log, data_dir=tmp_path, min_interactions=1).metadata
+    layout = metadata["layout"]
+    assert all(found[key] == layout[key] for key in ("format", "delimiter", "header"))
+    assert [column["name"] for column in found["columns"]] == layout["columns"]
+    roles = {column["role"]: column["name"] for column in found["columns"] if column["role"]}
+    assert roles == {
+        role: layout[f"{role}_column"]
+        for role in ("user", "item", "time", "rating")
+        if layout[f"{role}_column"]
+    }
+    assert (found["rows"], found["time"]) == (metadata["rows_read"], metadata["time"])
+
+
+def test_an_option_that_is_tried_shows_in_the_roles(tmp_path):
+    log = tmp_path / "log.csv"
+    log.write_text("who,what,day,moment\nann,tea,1,2\n")
+    found = inspect(log, user_column="who", item_column="2", time_column="day,moment")
+    assert [column["role"] for column in found["columns"]] == ["user", "item", "time", "tie_break"]
+    with pytest.raises(DataError, match="expected a column of users"):
+        inspect(log)
+
+
+def test_of_a_directory_the_first_part_with_content_is_shown(tmp_path):
+    (tmp_path / "part-0.csv").touch()
+    (tmp_path / "part-1.csv").write_text("user,item\nann,tea\n")
+    found = inspect(tmp_path)
+    assert (found["parts"], found["path"]) == (2, str(tmp_path / "part-1.csv"))

@@ -1,0 +1,228 @@
+"""Tables and Parquet files give the dataset of the equal CSV."""
+
+from __future__ import annotations
+
+from datetime import date, datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from blin.data.dataset import Dataset, load_dataset
+from blin.data.prepare import preprocess
+from blin.errors import ConfigError, DataError
+from strategies import rows
+
+DAY = datetime(2024, 5, 1, tzinfo=timezone.utc)
+
+
+class Foreign:
+    """A table of another library: all that is known of it is the capsule."""
+
+    def __init__(self, table: pa.Table) -> None:
+        self._table = table
+
+    def __arrow_c_stream__(self, requested_schema: object | None = None) -> object:
+        return self._table.__arrow_c_stream__(requested_schema)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("columnar")
+
+
+def of_csv(folder: Path, columns: dict[str, list[Any]], **options: Any) -> Dataset:
+    log = folder / "log.csv"
+    lines = [
+        ",".join("" if value is None else str(value) for value in row)
+        for row in zip(*columns.values(), strict=True)
+    ]
+    log.write_text("\n".join([",".join(columns), *lines]))
+    options = {"min_interactions": 1, **options}
+    return load_dataset(log, data_dir=folder, name="csv", **options)
+
+
+def of_table(folder: Path, table: pa.Table, **options: Any) -> Dataset:
+    options = {"min_interactions": 1, **options}
+    return load_dataset(Foreign(table), data_dir=folder, name="table", **options)
+
+
+def assert_equal(found: Dataset, expected: Dataset) -> None:
+    assert found.fingerprint == expected.fingerprint
+    for side in ("users", "items"):
+        tables = [pq.read_table(dataset.path / f"{side}.parquet") for dataset in (found, expected)]
+        assert tables[0].equals(tables[1])
+    assert (found.timestamps is None) == (expected.timestamps is None)
+    if expected.timestamps is not None:
+        np.testing.assert_array_equal(found.timestamps, expected.timestamps)
+    for key in ("rows_read", "rows_without_user", "rows_without_item", "time"):
+        assert found.metadata[key] == expected.metadata[key]
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    interactions=rows(),
+    k=st.integers(1, 3),
+    chunk=st.integers(1, 20),
+    text=st.sampled_from([pa.string(), pa.large_string(), pa.dictionary(pa.int32(), pa.string())]),
+    parts=st.integers(1, 3),
+)
+def test_any_log_gives_the_dataset_of_its_csv(folder, interactions, k, chunk, text, parts):
+    names = ("user", "item", "time")
+    columns = dict(zip(names, map(list, zip(*interactions, strict=True)), strict=True))
+    types = (text, text, pa.int64())
+    table = pa.table(
+        {
+            name: pa.array(columns[name], pa.string() if kind == text else kind).cast(kind)
+            for name, kind in zip(names, types, strict=True)
+        }
+    )
+    directory = folder / "parts"
+    directory.mkdir(exist_ok=True)
+    for old in directory.iterdir():
+        old.unlink()
+    for part in range(parts):
+        start, stop = (len(table) * end // parts for end in (part, part + 1))
+        path = directory / f"part-{part}.parquet"
+        pq.write_table(table.slice(start, stop - start), path, row_group_size=chunk)
+    chunked = pa.Table.from_batches(table.to_batches(max_chunksize=chunk))
+    try:
+        expected = of_csv(folder, columns, min_interactions=k)
+    except DataError as error:
+        for source in (directory, Foreign(chunked)):
+            with pytest.raises(DataError, match=str(error).split(": ")[1].split(" of ")[0]):
+                preprocess(source, data_dir=folder, name="none", min_interactions=k)
+        return
+    assert_equal(of_table(folder, chunked, min_interactions=k), expected)
+    parquet = load_dataset(directory, data_dir=folder, name="parquet", min_interactions=k)
+    assert_equal(parquet, expected)
+
+
+@pytest.mark.parametrize("kind", ["int8", "int16", "int32", "int64", "uint8", "uint32", "uint64"])
+def test_integers_are_ids_by_their_digits(folder, kind):
+    columns = {"user": [7, 0, 7], "item": [100, 101, 100], "time": [3, 2, 1]}
+    table = pa.table(columns).cast(pa.schema([(name, pa.type_for_alias(kind)) for name in columns]))
+    assert_equal(of_table(folder, table), of_csv(folder, columns))
+
+
+def test_large_and_negative_integers_are_exact(folder):
+    columns = {"user": [-(2**63), 2**63 - 1], "item": [-7, 2**53 + 1]}
+    assert_equal(of_table(folder, pa.table(columns)), of_csv(folder, columns))
+
+
+def test_categories_of_any_text_are_ids(folder):
+    places = pa.array([1, None, 0], pa.uint32())
+    columns = {"user": ["u", "u", "v"], "item": ["b", None, "a"]}
+    for kind in (pa.string(), pa.large_string(), pa.string_view()):
+        item = pa.DictionaryArray.from_arrays(places, pa.array(["a", "b"]).cast(kind))
+        table = pa.table({"user": pa.array(columns["user"]).cast(kind), "item": item})
+        assert_equal(of_table(folder, table), of_csv(folder, columns))
+
+
+def test_integers_that_gaps_made_floats_are_integers(folder):
+    columns = {"user": [7, None, 8], "item": [1, 2, None], "time": [5, 6, 7]}
+    table = pa.table(columns).cast(
+        pa.schema([("user", pa.float64()), ("item", pa.float64()), ("time", pa.float64())])
+    )
+    found = of_table(folder, table)
+    assert_equal(found, of_csv(folder, columns))
+    assert found.metadata["rows_without_user"] == found.metadata["rows_without_item"] == 1
+
+
+@pytest.mark.parametrize("unit", ["s", "ms", "us", "ns"])
+@pytest.mark.parametrize("zone", [None, "UTC", "Asia/Tokyo"])
+def test_timestamps_are_those_of_iso_dates(folder, unit, zone):
+    moments = [DAY + timedelta(hours=5 * n) for n in (2, 0, 1)]
+    columns = {"user": ["u"] * 3, "item": ["a", "b", "c"], "when": [m.isoformat() for m in moments]}
+    kind = pa.timestamp(unit, zone)
+    if zone is None:
+        moments = [moment.replace(tzinfo=None) for moment in moments]
+    table = pa.table({**columns, "when": pa.array(moments, kind)})
+    assert_equal(of_table(folder, table), of_csv(folder, columns))
+
+
+@pytest.mark.parametrize("kind", [pa.date32(), pa.date64()])
+def test_days_are_times(folder, kind):
+    days = [date(2024, 5, 3), date(2024, 5, 1), date(1969, 12, 31)]
+    columns = {"user": ["u"] * 3, "item": ["a", "b", "c"], "day": days}
+    table = pa.table({**columns, "day": pa.array(days, kind)})
+    assert_equal(of_table(folder, table), of_csv(folder, columns))
+
+
+def test_fractions_of_seconds_and_ratings_are_read(folder):
+    times = [1_700_000_000.5, 1_700_000_000.25, 1_700_000_001.0]
+    columns = {"user": ["u"] * 3, "item": ["a", "b", "c"], "rating": [4.5, 3.0, 2.5], "time": times}
+    expected = of_csv(folder, columns, min_rating=3)
+    assert_equal(of_table(folder, pa.table(columns), min_rating=3), expected)
+
+
+def test_parquet_is_reused_and_other_columns_are_not_looked_at(folder):
+    log = folder / "Shop.parquet"
+    nested = pa.array([[1], None], pa.list_(pa.int64()))
+    pq.write_table(pa.table({"tags": nested, "item": ["a", "b"], "user": ["u", "u"]}), log)
+    done = []
+    report = preprocess(
+        log, data_dir=folder, min_interactions=1, on_progress=lambda *seen: done.append(seen)
+    )
+    assert (report.dataset, report.reused, report.interactions) == ("shop", False, 2)
+    assert report.metadata["layout"]["format"] == "columns"
+    assert report.metadata["sources"][0]["bytes"] == log.stat().st_size
+    assert done[-1] == (log.stat().st_size, log.stat().st_size)
+    assert preprocess(log, data_dir=folder, min_interactions=1).reused
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ({"user": [[1]], "item": ["a"]}, 'column "user": expected integers, text or times, found '
+         "list<item: int64>"),
+        ({"user": ["u", "u"], "item": ["a", "b"], "time": ["1", "soon"]}, 'table:2: column "time": '
+         'expected a time such as 978300760 or 978300760.25, found "soon"'),
+        ({"user": ["u"], "what": ["a"]}, 'table: expected a column of items, found columns "user", '
+         '"what"; choose one with --item-column'),
+        ({"user": [], "item": []}, "table: expected interactions, found no rows"),
+    ],
+)  # fmt: skip
+def test_a_table_that_cannot_be_used_is_one_line(folder, table, message):
+    with pytest.raises(DataError) as caught:
+        of_table(folder, pa.table(table))
+    assert str(caught.value) == message
+
+
+def test_a_time_that_is_missing_is_named_or_skipped(folder):
+    table = pa.table({"user": ["u", "u"], "item": ["a", "b"], "time": [1, None]})
+    with pytest.raises(DataError, match='table:2: column "time": expected a time .* nothing'):
+        of_table(folder, table)
+    assert of_table(folder, table, on_bad_row="skip").metadata["rows_skipped"] == 1
+
+
+def test_options_of_text_are_refused(folder):
+    with pytest.raises(ConfigError, match="delimiter: expected nothing for a log of columns"):
+        of_table(folder, pa.table({"user": ["u"], "item": ["a"]}), delimiter=",")
+
+
+def test_a_table_needs_a_name(folder):
+    with pytest.raises(ConfigError, match="name: expected one for the dataset of a table"):
+        preprocess(pa.table({"user": ["u"], "item": ["a"]}), data_dir=folder)
+
+
+def test_a_damaged_parquet_file_is_one_line(folder):
+    log = folder / "bad.parquet"
+    log.write_bytes(b"PAR1 and nothing more")
+    with pytest.raises(DataError, match=r"bad\.parquet: expected a table, found: ") as caught:
+        preprocess(log, data_dir=folder)
+    assert "\n" not in str(caught.value)
+
+
+def test_parts_without_the_columns_of_the_first_are_refused(folder):
+    parts = folder / "unlike"
+    parts.mkdir()
+    pq.write_table(pa.table({"user": ["u"], "item": ["a"]}), parts / "0.parquet")
+    pq.write_table(pa.table({"user": ["u"], "other": ["a"]}), parts / "1.parquet")
+    with pytest.raises(DataError, match=r"1\.parquet: expected the columns of the first file"):
+        preprocess(parts, data_dir=folder)
