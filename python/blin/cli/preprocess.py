@@ -94,6 +94,16 @@ def show_report(report: PrepareReport, output: Output) -> None:
     """Prints what was understood of the log and what became of it."""
     for message in report.metadata["skipped_messages"]:
         output.warn(f"skipped: {message}")
+    if report.replaced:
+        output.warn(
+            f"{report.path} was prepared from {', '.join(report.replaced)} before and is replaced; "
+            "--name keeps both"
+        )
+    if report.metadata["time"] is None and report.metadata["layout"]["format"] != "sequences":
+        output.warn(
+            "no column of times was found: the order of the file is taken for the order in time; "
+            "name the column with --time-column if there is one"
+        )
     output.facts(_understood(report.metadata))
     rounds = report.metadata["k_core_rounds"]
     names = ["as read", *(f"round {number}" for number in range(1, len(rounds)))]
@@ -139,6 +149,14 @@ def _split(split: Mapping[str, Any]) -> str:
     return f"temporal: {parts}; valid from {valid}, test from {test}"
 
 
+def _times(time: Mapping[str, Any] | None) -> str:
+    if time is None:
+        return "none: in the order of the file"
+    if time["first_date"] is None:
+        return f"{time['first']:,} to {time['last']:,}, plain numbers"
+    return f"{time['first_date']} to {time['last_date']}, in {time['unit']}"
+
+
 def _understood(metadata: Mapping[str, Any]) -> dict[str, str | None]:
     """Says how the log was read; what does not apply is None."""
     layout, time, ties = metadata["layout"], metadata["time"], metadata["ties"]
@@ -159,7 +177,7 @@ def _understood(metadata: Mapping[str, Any]) -> dict[str, str | None]:
         "log": f"{_files(metadata['sources'])} ({size_of(size)})",
         "format": format_of(layout),
         "columns": ", ".join(columns) or None,
-        "times": time and f"{time['first_date']} to {time['last_date']}, in {time['unit']}",
+        "times": _times(time),
         "rows": f"{metadata['rows_read']:,}"
         + "".join(f", {rows:,} {why}" for why, rows in left_out.items() if rows),
         "repeats": f"{metadata['repeats']:,} interactions with an item that the user had before",

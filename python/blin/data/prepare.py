@@ -65,6 +65,8 @@ class PrepareReport:
     dataset: str
     path: Path
     reused: bool
+    #: The files that a dataset of this name was prepared from before, if they were other ones.
+    replaced: tuple[str, ...]
     seconds: float
     peak_memory_bytes: int
     #: The content of ``dataset.json``.
@@ -98,6 +100,7 @@ class PrepareReport:
             "path": str(self.path),
             **facts,
             "reused": self.reused,
+            "replaced": list(self.replaced),
             "seconds": self.seconds,
             "peak_memory_bytes": self.peak_memory_bytes,
         }
@@ -216,7 +219,9 @@ def preprocess(
     if table is None:
         metadata = _reusable_metadata(directory.path, sources, options)
     reused = metadata is not None
+    replaced: tuple[str, ...] = ()
     if metadata is None:
+        replaced = _other_sources(directory.path, sources)
         result = _read(table, name, sources, options, threads=threads, on_progress=on_progress)
         metadata = _metadata(name, result, options)
         with directory.replacing() as write:
@@ -229,10 +234,21 @@ def preprocess(
         dataset=name,
         path=directory.path,
         reused=reused,
+        replaced=replaced,
         seconds=time.perf_counter() - start,
         peak_memory_bytes=_peak_memory_bytes(),
         metadata=metadata,
     )
+
+
+def _other_sources(path: Path, sources: Sequence[Path]) -> tuple[str, ...]:
+    """Returns the files that are replaced, unless they have the names of the new ones."""
+    try:
+        before = json.loads((path / "dataset.json").read_text(encoding="utf-8"))["sources"]
+        files = tuple(str(source["file"]) for source in before)
+    except (OSError, ValueError, KeyError, TypeError):
+        return ()
+    return () if {Path(file).name for file in files} == {file.name for file in sources} else files
 
 
 def _dataset_name(name: str | None, source: Path) -> str:

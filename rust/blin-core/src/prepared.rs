@@ -126,7 +126,7 @@ impl Preparation<'_> {
         check()?;
         let rows_duplicate = self.drop_duplicates(&mut interactions);
         check()?;
-        let core = self.filter(&mut interactions, &path, check)?;
+        let core = self.filter(&mut interactions, &path, &layout, check)?;
         check()?;
         let (user_ids, item_ids) = self.index(&mut interactions, &user_ids, &item_ids);
         check()?;
@@ -179,6 +179,7 @@ impl Preparation<'_> {
         &self,
         interactions: &mut Interactions,
         path: &Path,
+        layout: &Layout,
         check: &mut dyn FnMut() -> Result<()>,
     ) -> Result<Core> {
         let thresholds = self.options.thresholds;
@@ -187,7 +188,7 @@ impl Preparation<'_> {
             interactions.retain(kept);
         }
         if interactions.is_empty() {
-            return Err(nothing_left(path, thresholds, core.before));
+            return Err(nothing_left(path, layout, thresholds, core.before));
         }
         Ok(Core { before: core.before, rounds: core.rounds })
     }
@@ -228,12 +229,16 @@ struct Core {
     rounds: Vec<Counts>,
 }
 
-fn nothing_left(path: &Path, thresholds: Thresholds, before: Counts) -> Error {
+fn nothing_left(path: &Path, layout: &Layout, thresholds: Thresholds, before: Counts) -> Error {
     let Counts { users, items, interactions } = before;
     let path = path.display();
     let core = match thresholds {
         Thresholds { users, items } if users == items => format!("{users}-core"),
         Thresholds { users, items } => format!("core ({users} per user, {items} per item)"),
+    };
+    let columns = match (layout.user_column(), layout.item_column()) {
+        (Some(user), Some(item)) => format!(" (users in column {user:?}, items in {item:?})"),
+        _ => String::new(),
     };
     Error::NothingLeft(if interactions == 0 {
         format!(
@@ -243,7 +248,8 @@ fn nothing_left(path: &Path, thresholds: Thresholds, before: Counts) -> Error {
     } else {
         format!(
             "{path}: no interaction is left by the {core} of {interactions} interactions \
-             ({users} users, {items} items); try a smaller --min-interactions"
+             ({users} users, {items} items); was the log read right{columns}? If so, try a \
+             smaller --min-interactions"
         )
     })
 }
