@@ -254,3 +254,21 @@ def test_no_color_is_obeyed(blin: Blin, monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_version(blin: Blin) -> None:
     assert re.fullmatch(r"blin \d+\.\d+\.\d+\n", blin("--version").stdout)
+
+
+def test_a_table_without_times_is_warned_of(blin: Blin) -> None:
+    rows = [f"c{user},p{step},11/1{step}/2023 01:02" for user in range(6) for step in range(6)]
+    Path("us.csv").write_text("customer,product,bought_at\n" + "\n".join(rows) + "\n")
+    result = blin("preprocess", "us.csv")
+    assert result.exit_code == 0
+    assert "none: in the order of the file" in result.stdout
+    assert "warning: no column of times was found" in result.stderr
+
+
+def test_another_log_under_an_old_name_is_warned_of(blin: Blin) -> None:
+    rows = [f"u{user},i{step},{step}" for user in range(6) for step in range(6)]
+    Path("other.csv").write_text("user,item,time\n" + "\n".join(rows) + "\n")
+    result = blin("preprocess", "other.csv", "--name", "shop")
+    assert result.exit_code == 0
+    told = " ".join(result.stderr.split())
+    assert "data/shop was prepared from shop.csv before and is replaced" in told

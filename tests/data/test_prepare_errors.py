@@ -100,7 +100,8 @@ def log(tmp_path: Path) -> Path:
         (
             HEADER + GOOD,
             ": no interaction is left by the 5-core of 1 interactions (1 users, 1 items); "
-            "try a smaller --min-interactions",
+            'was the log read right (users in column "user", items in "item")? If so, try a '
+            "smaller --min-interactions",
         ),
     ],
     ids=lambda value: value[:40] if isinstance(value, str) and value.startswith(":") else "",
