@@ -54,9 +54,10 @@ def main(context: click.Context) -> None:
 
     `blin demo` shows all four on a built-in sample log.
     """
-    # torch's idle threads spin by default: on a machine with other work to do, training was ten
-    # times slower for it. OpenMP reads this once, when torch is imported.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # torch's threads spin long before they sleep: on a machine with other work to do, training is
+    # several times slower for it. Spinning shortly costs nothing on an idle one; never spinning
+    # would take twice the time there. OpenMP reads this once, when torch is imported.
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     if context.invoked_subcommand is None:
         click.echo(context.get_help())
 
