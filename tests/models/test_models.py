@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from blin.batch import Batch, View
+from blin.data.dataset import Dataset
+from blin.data.loader import Rows, TrainingLoader
 from blin.errors import ConfigError
 from blin.models import MODELS
 from blin.models.blin import BlinConfig, BlinModel
@@ -154,6 +156,22 @@ def test_older_copies_count_in_the_sequence_loss_and_not_in_the_divergence() -> 
     torch.testing.assert_close(both["sequence"], single["sequence"])
     torch.testing.assert_close(both["kl"], single["kl"])
     assert both["kl"].abs() < 1e-12
+
+
+@pytest.mark.parametrize("positions", ["absolute", "per-copy"])
+def test_sharing_rows_changes_no_loss(small_dataset: Dataset, positions: str) -> None:
+    torch.manual_seed(0)
+    config = BlinConfig(dim=8, max_len=16, dropout=0.0, positions=positions)
+    model = BlinModel(small_dataset.num_items, config).double()
+    losses, rows = [], []
+    for pack in (True, False):
+        filled = Rows(padding="random-repeat", fit="whole", copies="reset", pack=pack)
+        loader = TrainingLoader(small_dataset, model.batch_spec, filled, batch_size=40, seed=2)
+        shared = next(iter(loader.epoch(0)))
+        rows.append(len(shared.views[0].items))
+        losses.append(model(shared).total)
+    assert rows[0] < rows[1] == 40
+    torch.testing.assert_close(*losses)
 
 
 def test_parameters_are_counted() -> None:

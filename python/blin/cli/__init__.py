@@ -54,9 +54,9 @@ def main(context: click.Context) -> None:
 
     `blin demo` shows all four on a built-in sample log.
     """
-    # torch's threads spin long before they sleep: on a machine with other work to do, training is
-    # several times slower for it. Spinning shortly costs nothing on an idle one; never spinning
-    # would take twice the time there. OpenMP reads this once, when torch is imported.
+    # torch's threads spin long before they sleep. With two other jobs on two cores a training step
+    # took 1.6 times as long for it; spinning shortly costs nothing on an idle machine, where never
+    # spinning would double the time. OpenMP reads this once, when torch is imported.
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     if context.invoked_subcommand is None:
         click.echo(context.get_help())

@@ -104,10 +104,9 @@ class TrainingLoader:
         """Yields the batches of an epoch from a step on, made ahead in the background."""
         order = self.users.copy()
         shuffle_users(order, self.seed, epoch)
-        steps = iter(range(first_step, self.steps_per_epoch))
         with ThreadPoolExecutor(max_workers=1, thread_name_prefix="blin-batches") as pool:
             ahead: deque[Future[Batch]] = deque()
-            for step in steps:
+            for step in range(first_step, self.steps_per_epoch):
                 ahead.append(pool.submit(self.batch, order, epoch, step))
                 if len(ahead) > PREFETCH:
                     yield ahead.popleft().result()

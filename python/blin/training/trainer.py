@@ -296,6 +296,7 @@ class _Trainer:
         self.run = run
         if (run / STATE_FILE).exists():
             self.progress = load_state(run / STATE_FILE, self.module, self.optimizer)
+            self._write_history()
         elif (run / "history.jsonl").exists():
             raise CheckpointError(f"{run / STATE_FILE}: missing: train a new run instead")
         if self.progress.epoch > self.config.epochs:
@@ -373,12 +374,16 @@ class _Trainer:
                 "seconds": round(progress.seconds, 3),
             }
         )
-        lines = "".join(json.dumps(record) + "\n" for record in progress.history)
-        with replacing(self.run / "history.jsonl") as temporary:
-            temporary.write_text(lines, encoding="utf-8")
         self._save()
+        self._write_history()
         seconds = time.perf_counter() - begin
         self.tell(Validated(progress.epoch, means, metrics, best, seconds))
+
+    def _write_history(self) -> None:
+        """Writes the history, always after the state: where it is, there is a state."""
+        lines = "".join(json.dumps(record) + "\n" for record in self.progress.history)
+        with replacing(self.run / "history.jsonl") as temporary:
+            temporary.write_text(lines, encoding="utf-8")
 
     def _save(self) -> None:
         """Saves the state; from now on the run can be resumed, and is the latest."""
