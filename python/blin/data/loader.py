@@ -20,6 +20,17 @@ from blin.errors import DataError
 PREFETCH = 2
 """Batches made ahead of the one in use."""
 
+_Arrays = tuple[
+    NDArray[np.int64],
+    NDArray[np.int64],
+    NDArray[np.int32],
+    NDArray[np.int32],
+    NDArray[np.int32],
+    NDArray[np.int64],
+    NDArray[np.float32] | None,
+]
+"""The arrays of a view, in its order."""
+
 
 @dataclass(frozen=True)
 class Rows:
@@ -29,14 +40,19 @@ class Rows:
         padding: copies of a sequence in its row: ``zero`` (one), ``repeat`` (all that fit) or
             ``random-repeat`` (a number drawn for each user, epoch and view).
         fit: ``whole`` copies only, or ``truncate`` the oldest one.
-        copies: ``reset`` keeps copies from seeing each other, ``attend`` does not.
+        copies: ``reset`` keeps copies from seeing each other, ``attend`` does not; ``weight`` puts
+            one copy into the row, whose targets weigh as often as they would stand there.
         pack: let short sequences share a row.
+        crop: learn from a random stretch of each training sequence, drawn for each user, epoch and
+            view before anything else: first its length, from this share of the sequence on (at
+            least two items), then its place. 0 for the whole sequence.
     """
 
     padding: str
     fit: str
     copies: str
     pack: bool
+    crop: float = 0.0
 
 
 class TrainingLoader:
@@ -92,8 +108,11 @@ class TrainingLoader:
             copies=rows.copies,
             positions=spec.positions,
             pack=rows.pack,
+            crop=rows.crop,
             seed=seed,
         )
+        self._rows = rows
+        self._mask_token = dataset.num_items + 1
 
     @property
     def steps_per_epoch(self) -> int:
@@ -118,28 +137,76 @@ class TrainingLoader:
         together = self.batch_size * self.world_size
         users = order[step * together : (step + 1) * together]
         users = np.ascontiguousarray(users[self.rank :: self.world_size])
-        views = tuple(self._view(users, epoch, view) for view in range(self.spec.views))
-        negatives = np.empty(self.spec.num_negatives, dtype=np.int64)
-        self._sampler.fill_shared(negatives, self.seed, epoch, step)
+        spec = self.spec
+        shape = (len(users), spec.max_len)
+        views = [self._buffers(shape) for _ in range(spec.views)]
+        # Without crops, the views hold the same steps.
+        most = len(users) * spec.max_len * (spec.views if self._rows.crop > 0 else 1)
+        step_users = np.empty(most, dtype=np.int64)
+        rows, steps = self._batcher.fill(users, epoch, views, step_users)
+        negatives, log_q, excluded = self._negatives(users, epoch, step, steps)
         return Batch(
             users=torch.from_numpy(users.astype(np.int64)),
-            views=views,
+            views=tuple(_view(*pair) for pair in zip(views, rows, strict=True)),
             negatives=torch.from_numpy(negatives),
-            log_q=torch.from_numpy(self._log_q[negatives]),
+            log_q=torch.from_numpy(log_q),
+            step_users=torch.from_numpy(step_users[:steps]),
+            excluded=None if excluded is None else torch.from_numpy(excluded),
+            augmented=self._augmented(users, epoch),
         )
 
-    def _view(self, users: NDArray[np.uint32], epoch: int, view: int) -> View:
-        shape = (len(users), self.spec.max_len)
-        items, targets, segments, positions = (np.empty(shape, dtype=np.int64) for _ in range(4))
-        newest = np.empty(shape, dtype=np.bool_)
-        rows = self._batcher.fill(users, epoch, view, items, targets, segments, positions, newest)
-        return View(
-            items=torch.from_numpy(items[:rows]),
-            targets=torch.from_numpy(targets[:rows]),
-            segments=torch.from_numpy(segments[:rows]),
-            positions=torch.from_numpy(positions[:rows]),
-            newest=torch.from_numpy(newest[:rows]),
+    def _negatives(
+        self, users: NDArray[np.uint32], epoch: int, step: int, steps: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.bool_] | None]:
+        """Returns the negatives, their log_q, and which of them to exclude for which user."""
+        spec, sampler = self.spec, self._sampler
+        if spec.negatives_per == "position":
+            own = np.empty((steps, spec.num_negatives), dtype=np.int64)
+            log_q = np.empty((steps, spec.num_negatives), dtype=np.float32)
+            self._batcher.fill_negatives(
+                sampler, users, epoch, spec.views, spec.exclude_history, own, log_q
+            )
+            return own, log_q, None
+        negatives = np.empty(spec.num_negatives, dtype=np.int64)
+        sampler.fill_shared(negatives, self.seed, epoch, step)
+        if not spec.exclude_history:
+            return negatives, self._log_q[negatives], None
+        excluded = np.empty((len(users), spec.num_negatives), dtype=np.bool_)
+        self._batcher.mark_history(sampler, users, negatives, excluded)
+        return negatives, self._log_q[negatives], excluded
+
+    def _augmented(self, users: NDArray[np.uint32], epoch: int) -> tuple[View, ...]:
+        if not self.spec.augmentations:
+            return ()
+        pairs = [(one.operator, one.ratio) for one in self.spec.augmentations]
+        first, second = (self._buffers((len(users), self.spec.max_len)) for _ in range(2))
+        rows = self._batcher.fill_augmented(users, epoch, pairs, self._mask_token, first, second)
+        return (_view(first, rows[0]), _view(second, rows[1]))
+
+    def _buffers(self, shape: tuple[int, int]) -> _Arrays:
+        weigh = self._rows.copies == "weight"
+        return (
+            np.empty(shape, dtype=np.int64),
+            np.empty(shape, dtype=np.int64),
+            np.empty(shape, dtype=np.int32),
+            np.empty(shape, dtype=np.int32),
+            np.empty(shape, dtype=np.int32),
+            np.empty(shape, dtype=np.int64),
+            np.empty(shape, dtype=np.float32) if weigh else None,
         )
+
+
+def _view(arrays: _Arrays, rows: int) -> View:
+    items, targets, segments, positions, copies, steps, weights = arrays
+    return View(
+        items=torch.from_numpy(items[:rows]),
+        targets=torch.from_numpy(targets[:rows]),
+        segments=torch.from_numpy(segments[:rows]),
+        positions=torch.from_numpy(positions[:rows]),
+        copies=torch.from_numpy(copies[:rows]),
+        steps=torch.from_numpy(steps[:rows]),
+        weights=None if weights is None else torch.from_numpy(weights[:rows]),
+    )
 
 
 def _log_expectation(
@@ -164,14 +231,16 @@ def history_batch(
     """
     longest = int((ends - starts).max(initial=1))
     shape = (len(starts), max(1, min(spec.max_len, longest)))
-    rows, segments, positions = (np.empty(shape, dtype=np.int64) for _ in range(3))
+    rows = np.empty(shape, dtype=np.int64)
+    segments, positions = (np.empty(shape, dtype=np.int32) for _ in range(2))
     fill_histories(items, starts, ends, spec.max_len, spec.positions, rows, segments, positions)
     view = View(
         items=torch.from_numpy(rows),
         targets=torch.zeros(shape, dtype=torch.int64),
         segments=torch.from_numpy(segments),
         positions=torch.from_numpy(positions),
-        newest=torch.from_numpy(segments > 0),
+        copies=torch.from_numpy((segments > 0).astype(np.int32)),
+        steps=torch.full(shape, -1),
     )
     return Batch(
         users=torch.arange(len(starts)),
