@@ -1,7 +1,7 @@
 """Where the time of a training goes: batch, forward, loss, backward, optimiser, validation.
 
     python benches/step.py --dataset beauty --data-dir data [--set dim=128] [--threads 1]
-    python benches/step.py --dataset beauty --set precision=bf16 --set compile=true
+    python benches/step.py --dataset beauty --set precision=bf16 --compile
 
 The parts are timed one after the other over the same batches, the median of them is taken, and an
 epoch is their sum times the number of steps.
@@ -50,6 +50,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=30)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--compile", action="store_true", help="by torch.compile, the encoder")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -62,7 +63,7 @@ def main() -> None:
     torch.manual_seed(config.seed)
     module: Any = MODELS["blin"].module(dataset.num_items, build(MODELS["blin"].config, settings))
     module.to(device)
-    encode = torch.compile(module.encode) if config.compile else module.encode
+    encode = torch.compile(module.encode) if options.compile else module.encode
     precision = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
     optimizer = torch.optim.Adam(module.parameters(), lr=config.learning_rate, fused=True)
     rows = Rows(config.padding, config.fit, config.copies, config.pack)

@@ -64,7 +64,6 @@ class TrainingConfig:
             ``epochs``, in a straight line (``linear``) or along half a ``cosine``.
         max_grad_norm: longer gradients are scaled down to this length; 0 for no limit.
         precision: of the matrix products: ``fp32``, or ``bf16`` or ``fp16`` by autocast.
-        compile: let ``torch.compile`` translate the model first.
         seed: of the weights, the dropout, the order of the users and all draws.
         padding: copies of a sequence in its row: zero (one), repeat (all that fit) or
             random-repeat (a number drawn for each user, epoch and view).
@@ -85,7 +84,6 @@ class TrainingConfig:
     schedule: str = "constant"
     max_grad_norm: float = 0.0
     precision: str = "fp32"
-    compile: bool = False
     seed: int = 0
     padding: str = "zero"
     fit: str = "whole"
@@ -311,8 +309,6 @@ class _Trainer:
         self.scaler = torch.amp.GradScaler(
             self.device.type, enabled=self.config.precision == "fp16"
         )
-        if self.config.compile:
-            self.module.compile()
         self.progress = Progress()
         self.run = Path()
 
