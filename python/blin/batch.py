@@ -20,6 +20,8 @@ class BatchSpec:
         views: how many views of each user to learn from.
         num_negatives: how many negatives the batch shares.
         sampling: how they are drawn: ``uniform``, or in proportion to ``popularity``.
+        loss_positions: what is learned from: ``all`` steps of a sequence, or the ``last`` step of
+            each of its prefixes, which are rows of their own.
     """
 
     max_len: int
@@ -27,6 +29,7 @@ class BatchSpec:
     views: int
     num_negatives: int
     sampling: str = "uniform"
+    loss_positions: str = "all"
 
 
 @dataclass(frozen=True)
@@ -38,9 +41,9 @@ class View:
         targets: (B, N), the item to predict at each position, 0 where there is none.
         segments: (B, N), equal and above 0 for positions that may see each other.
         positions: (B, N), the index for the position embedding.
-        newest: (B, N) booleans, true on the newest copy of each sequence. Read row by row, the
-            marked positions name the same users and time steps in the same order in every view
-            of a batch.
+        newest: (B, N) booleans, true on the newest copy of each sequence, or on its last position
+            where only that is learned from. Read row by row, the marked positions name the same
+            users and time steps in the same order in every view of a batch.
     """
 
     items: Tensor

@@ -44,7 +44,8 @@ class TrainingLoader:
 
     A batch depends on (seed, epoch, step) and its share of the ranks alone: not on the batches
     before it, the number of threads or the depth of the prefetch. Users with fewer than two
-    training items are left out.
+    training items are left out. Where only last positions are learned from, each prefix of a
+    sequence counts as a user with that sequence.
 
     Args:
         dataset: a prepared dataset.
@@ -79,6 +80,9 @@ class TrainingLoader:
         self._sampler = NegativeSampler(dataset.num_items, counts=counts)
         self._log_q = _log_expectation(dataset.num_items, counts, spec.num_negatives)
         starts, ends = dataset.training_ranges()
+        self._owners = None
+        if spec.loss_positions == "last":
+            self._owners, starts, ends = prefixes(starts, ends)
         self.users = np.flatnonzero(ends - starts >= 2).astype(np.uint32)
         if len(self.users) == 0:
             raise DataError(f"{dataset.path}: no user has two items to learn from")
@@ -122,17 +126,23 @@ class TrainingLoader:
         negatives = np.empty(self.spec.num_negatives, dtype=np.int64)
         self._sampler.fill_shared(negatives, self.seed, epoch, step)
         return Batch(
-            users=torch.from_numpy(users.astype(np.int64)),
+            users=torch.from_numpy(self._owner(users)),
             views=views,
             negatives=torch.from_numpy(negatives),
             log_q=torch.from_numpy(self._log_q[negatives]),
         )
+
+    def _owner(self, users: NDArray[np.uint32]) -> NDArray[np.int64]:
+        """Returns whose the sequences are that go by these numbers."""
+        return users.astype(np.int64) if self._owners is None else self._owners[users]
 
     def _view(self, users: NDArray[np.uint32], epoch: int, view: int) -> View:
         shape = (len(users), self.spec.max_len)
         items, targets, segments, positions = (np.empty(shape, dtype=np.int64) for _ in range(4))
         newest = np.empty(shape, dtype=np.bool_)
         rows = self._batcher.fill(users, epoch, view, items, targets, segments, positions, newest)
+        if self.spec.loss_positions == "last":
+            keep_last(segments, targets, newest)
         return View(
             items=torch.from_numpy(items[:rows]),
             targets=torch.from_numpy(targets[:rows]),
@@ -140,6 +150,28 @@ class TrainingLoader:
             positions=torch.from_numpy(positions[:rows]),
             newest=torch.from_numpy(newest[:rows]),
         )
+
+
+def prefixes(
+    starts: NDArray[np.int64], ends: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Returns every prefix of at least two items of every range, the shortest first.
+
+    Returns:
+        (P,) three times: whose it is, and where it starts and ends.
+    """
+    counts = np.maximum(ends - starts - 1, 0)
+    owners = np.repeat(np.arange(len(starts)), counts)
+    number = np.arange(len(owners)) - np.repeat(np.cumsum(counts) - counts, counts)
+    return owners, starts[owners], starts[owners] + number + 2
+
+
+def keep_last(
+    segments: NDArray[np.int64], targets: NDArray[np.int64], newest: NDArray[np.bool_]
+) -> None:
+    """Leaves of a view's targets and of ``newest`` the last position of each newest copy."""
+    newest[:, :-1] &= segments[:, :-1] != segments[:, 1:]
+    targets[~newest] = 0
 
 
 def _log_expectation(
