@@ -83,6 +83,17 @@ class ColumnReader:
     def finish(self, sources: Sequence[tuple[str | PathLike[str], str, int]]) -> dict[str, Any]:
         """Ends the log, read from files of these paths, hashes and sizes, and prepares it."""
 
+_View = tuple[
+    NDArray[np.int64],
+    NDArray[np.int64],
+    NDArray[np.int32],
+    NDArray[np.int32],
+    NDArray[np.int32],
+    NDArray[np.int64],
+    NDArray[np.float32] | None,
+]
+"""Items, targets, segments, positions, copies, steps and perhaps weights, each (B, N)."""
+
 @final
 class Batcher:
     """Fills the views of training batches from sequences that it keeps a reference to."""
@@ -100,19 +111,51 @@ class Batcher:
         positions: str,
         pack: bool,
         seed: int,
+        crop: float = 0.0,
     ) -> Batcher: ...
     def fill(
         self,
         users: NDArray[np.uint32],
         epoch: int,
-        view: int,
-        items: NDArray[np.int64],
-        targets: NDArray[np.int64],
-        segments: NDArray[np.int64],
-        positions: NDArray[np.int64],
-        newest: NDArray[np.bool_],
-    ) -> int:
-        """Fills one view for these users and returns the number of rows used."""
+        views: Sequence[_View],
+        step_users: NDArray[np.int64],
+    ) -> tuple[list[int], int]:
+        """Fills the views of a batch of these users, and for each step the place of its user.
+
+        Returns the rows of each view and the number of steps.
+        """
+
+    def fill_augmented(
+        self,
+        users: NDArray[np.uint32],
+        epoch: int,
+        augmentations: Sequence[tuple[str, float]],
+        mask: int,
+        first: _View,
+        second: _View,
+    ) -> list[int]:
+        """Fills two augmented views of these users and returns the rows of each."""
+
+    def fill_negatives(
+        self,
+        sampler: NegativeSampler,
+        users: NDArray[np.uint32],
+        epoch: int,
+        views: int,
+        outside_history: bool,
+        negatives: NDArray[np.int64],
+        log_q: NDArray[np.float32],
+    ) -> None:
+        """Fills one row of negatives for each step of a batch of so many views, and their log_q."""
+
+    def mark_history(
+        self,
+        sampler: NegativeSampler,
+        users: NDArray[np.uint32],
+        negatives: NDArray[np.int64],
+        marks: NDArray[np.bool_],
+    ) -> None:
+        """Marks, in one row a user, which of the negatives are in the user's sequence."""
 
 def fill_histories(
     history_items: NDArray[np.uint32],
@@ -121,8 +164,8 @@ def fill_histories(
     max_len: int,
     mode: str,
     items: NDArray[np.int64],
-    segments: NDArray[np.int64],
-    positions: NDArray[np.int64],
+    segments: NDArray[np.int32],
+    positions: NDArray[np.int32],
 ) -> None:
     """Fills the rows of histories to score, the newest item at the right."""
 

@@ -1,13 +1,51 @@
 """What crosses the border between data and models.
 
-Shapes: B rows, N positions, T targets of the newest copies. 0 always means "nothing here".
+Shapes: B rows, N positions, U users, T steps, K negatives. 0 always means "nothing here". A *step*
+is a user and a point in time at which there is something to predict; the steps of a batch are
+numbered 0…T - 1, user by user and by time within a user.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
+import torch
 from torch import Tensor, device
+
+from blin.errors import ConfigError
+
+_OPERATORS = ("crop", "mask", "reorder")
+_CHOICES = {
+    "positions": ("absolute", "per-copy"),
+    "sampling": ("uniform", "popularity"),
+    "negatives_per": ("batch", "position"),
+    "loss_positions": ("all", "last"),
+}
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Something to do to a sequence of L inputs before it is compared with itself.
+
+    After CL4SRec (Xie et al., ICDE 2022, section 3.2). ``ratio * L``, rounded down but at least 1,
+    inputs are meant; a sequence of one input stays as it is.
+
+    Attributes:
+        operator: ``crop`` keeps a stretch and drops the rest, ``mask`` puts the mask token, V + 1,
+            in the place of some inputs, ``reorder`` puts a stretch into a random order.
+        ratio: the share of the inputs, in (0, 1].
+    """
+
+    operator: str
+    ratio: float
+
+    def __post_init__(self) -> None:
+        """Refuses what cannot be done."""
+        if self.operator not in _OPERATORS:
+            known = ", ".join(_OPERATORS)
+            raise ConfigError(f"augmentation: expected one of {known}, found {self.operator!r}")
+        if not 0 < self.ratio <= 1:
+            raise ConfigError(f"{self.operator}: expected a ratio in (0, 1], found {self.ratio}")
 
 
 @dataclass(frozen=True)
@@ -18,10 +56,14 @@ class BatchSpec:
         max_len: positions in a row, N.
         positions: what ``View.positions`` count: ``absolute`` or ``per-copy``.
         views: how many views of each user to learn from.
-        num_negatives: how many negatives the batch shares.
+        num_negatives: how many negatives to draw, K.
         sampling: how they are drawn: ``uniform``, or in proportion to ``popularity``.
+        negatives_per: who shares them: the whole ``batch``, or the copies of a step, which is then
+            given K of its own (``position``).
+        exclude_history: leave the items of a user's training sequence out of its negatives.
+        augmentations: the operators for ``Batch.augmented``; none for no augmented views.
         loss_positions: what is learned from: ``all`` steps of a sequence, or the ``last`` step of
-            each of its prefixes, which are rows of their own.
+            each of its prefixes, which stand in the rows as if they were users.
     """
 
     max_len: int
@@ -29,7 +71,17 @@ class BatchSpec:
     views: int
     num_negatives: int
     sampling: str = "uniform"
+    negatives_per: str = "batch"
+    exclude_history: bool = False
+    augmentations: tuple[Augmentation, ...] = ()
     loss_positions: str = "all"
+
+    def __post_init__(self) -> None:
+        """Refuses what no batch can be."""
+        for name, known in _CHOICES.items():
+            found = getattr(self, name)
+            if found not in known:
+                raise ConfigError(f"{name}: expected {' or '.join(known)}, found {found!r}")
 
 
 @dataclass(frozen=True)
@@ -37,20 +89,31 @@ class View:
     """One padded copy of a batch.
 
     Attributes:
-        items: (B, N), the input item at each position, 0 for padding and delimiters.
-        targets: (B, N), the item to predict at each position, 0 where there is none.
-        segments: (B, N), equal and above 0 for positions that may see each other.
-        positions: (B, N), the index for the position embedding.
-        newest: (B, N) booleans, true on the newest copy of each sequence, or on its last position
-            where only that is learned from. Read row by row, the marked positions name the same
-            users and time steps in the same order in every view of a batch.
+        items: (B, N) int64, the input at each position, 0 for padding and delimiters.
+        targets: (B, N) int64, the item to predict at each position, 0 where there is none.
+        segments: (B, N) int32, equal and above 0 for positions that may see each other.
+        positions: (B, N) int32, the index for the position embedding.
+        copies: (B, N) int32, 1 on the newest copy of each sequence, 2 on the one before, and so on;
+            0 for padding and delimiters.
+        steps: (B, N) int64, the number of the step that each position with a target stands for, -1
+            elsewhere. All copies of a step, in all views of the batch, have its number. Read row by
+            row, the newest copies have the numbers in rising order; all of 0…T - 1, unless
+            sequences are cropped: then each view holds some of the steps, and no step is in none.
+        weights: (B, N) float32, how much each target counts; None when all count 1.
     """
 
     items: Tensor
     targets: Tensor
     segments: Tensor
     positions: Tensor
-    newest: Tensor
+    copies: Tensor
+    steps: Tensor
+    weights: Tensor | None = None
+
+    @property
+    def newest(self) -> Tensor:
+        """(B, N) booleans, true on the newest copy of each sequence."""
+        return self.copies == 1
 
     def to(self, where: device) -> View:
         """Returns the view on another device."""
@@ -60,8 +123,14 @@ class View:
             targets=self.targets.to(where, non_blocking=True),
             segments=self.segments.to(where, non_blocking=True),
             positions=self.positions.to(where, non_blocking=True),
-            newest=self.newest.to(where, non_blocking=True),
+            copies=self.copies.to(where, non_blocking=True),
+            steps=self.steps.to(where, non_blocking=True),
+            weights=_optional_to(self.weights, where),
         )
+
+
+def _no_steps() -> Tensor:
+    return torch.empty(0, dtype=torch.int64)
 
 
 @dataclass(frozen=True)
@@ -69,17 +138,28 @@ class Batch:
     """The rows of some users, in one view or two.
 
     Attributes:
-        users: indices of the users in the batch, in the order of their rows.
+        users: (U,), indices of the users in the batch, in the order of their rows.
         views: one view to score, one or more to learn from.
-        negatives: (K,), items that the whole batch takes for wrong ones; empty when the loss
-            draws none.
-        log_q: (K,), the logarithm of how often each negative is expected among K draws.
+        negatives: (K,), items that the whole batch takes for wrong ones, or (T, K), a row for each
+            step and never its target; empty when the loss draws none.
+        log_q: shaped as the negatives: the logarithm of how often each is expected among K draws.
+        step_users: (T,), for each step the place of its user in ``users``; empty in a batch to
+            score.
+        excluded: (U, K) booleans, the negatives of the batch that do not count for a user, because
+            they are in its training sequence: ``excluded[step_users]`` is (T, K). None when all
+            count: the negatives are each step's own, or histories are not excluded. A shared
+            negative may be a step's target whatever stands here.
+        augmented: two views of augmented inputs, or none. Of each user they hold one segment, in
+            the order of ``users``, and no targets.
     """
 
     users: Tensor
     views: tuple[View, ...]
     negatives: Tensor
     log_q: Tensor
+    step_users: Tensor = field(default_factory=_no_steps)
+    excluded: Tensor | None = None
+    augmented: tuple[View, ...] = ()
 
     def to(self, where: device) -> Batch:
         """Returns the batch on another device."""
@@ -89,7 +169,14 @@ class Batch:
             views=tuple(view.to(where) for view in self.views),
             negatives=self.negatives.to(where, non_blocking=True),
             log_q=self.log_q.to(where, non_blocking=True),
+            step_users=self.step_users.to(where, non_blocking=True),
+            excluded=_optional_to(self.excluded, where),
+            augmented=tuple(view.to(where) for view in self.augmented),
         )
+
+
+def _optional_to(tensor: Tensor | None, where: device) -> Tensor | None:
+    return None if tensor is None else tensor.to(where, non_blocking=True)
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from dataclasses import astuple
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -29,38 +27,78 @@ def flat(lists: list[list[int]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def filled(
-    lists: list[list[int]], users: list[int], n: int, *, epoch: int, number: int, **options: object
-) -> list[list[tuple[object, ...]]]:
+    lists: list[list[int]],
+    users: list[int],
+    n: int,
+    *,
+    epoch: int,
+    count: int = 2,
+    **options: object,
+) -> reference.Rows:
     batcher = Batcher(*flat(lists), max_len=n, **options)
-    # Whatever was in the buffers before must not shine through.
-    arrays = [np.full((len(users), n), 99, dtype=np.int64) for _ in range(4)]
-    newest = np.ones((len(users), n), dtype=np.bool_)
-    rows = batcher.fill(np.array(users, dtype=np.uint32), epoch, number, *arrays, newest)
-    columns = [array[:rows].tolist() for array in (*arrays, newest)]
-    return [list(zip(*row, strict=True)) for row in zip(*columns, strict=True)]
+    views = [buffers((len(users), n), weigh=True) for _ in range(count)]
+    step_users = np.full(len(users) * n * count, 99, dtype=np.int64)
+    rows, steps = batcher.fill(np.array(users, dtype=np.uint32), epoch, views, step_users)
+    assert set(step_users[steps:].tolist()) <= {99}
+    return reference.Rows(
+        [slots(view, number) for view, number in zip(views, rows, strict=True)],
+        step_users[:steps].tolist(),
+        targets_of(views, rows, steps),
+    )
 
 
-@settings(max_examples=300, deadline=None)
+def buffers(shape: tuple[int, int], *, weigh: bool) -> tuple[np.ndarray, ...]:
+    """Arrays in which whatever was there before must not shine through."""
+    kinds = (np.int64, np.int64, np.int32, np.int32, np.int32, np.int64)
+    weights = np.full(shape, 99, dtype=np.float32) if weigh else None
+    return (*(np.full(shape, 99, dtype=kind) for kind in kinds), weights)
+
+
+def slots(view: tuple[np.ndarray, ...], rows: int) -> list[list[reference.Slot]]:
+    columns = [array[:rows].tolist() for array in view]
+    return [
+        [reference.Slot(*slot) for slot in zip(*row, strict=True)]
+        for row in zip(*columns, strict=True)
+    ]
+
+
+def targets_of(views: list[tuple[np.ndarray, ...]], rows: list[int], steps: int) -> list[int]:
+    """The target of each step, wherever it stands; it must be the same everywhere."""
+    found: dict[int, set[int]] = {}
+    for (_, targets, _, _, _, numbers, _), count in zip(views, rows, strict=True):
+        for step, target in zip(numbers[:count].flat, targets[:count].flat, strict=True):
+            assert (step == -1) == (target == 0)
+            found.setdefault(int(step), set()).add(int(target))
+    found.pop(-1, None)
+    assert sorted(found) == list(range(steps))
+    assert all(len(targets) == 1 for targets in found.values())
+    return [found[step].pop() for step in range(steps)]
+
+
+OPTIONS = {
+    "padding": st.sampled_from(["zero", "repeat", "random-repeat"]),
+    "fit": st.sampled_from(["whole", "truncate"]),
+    "copies": st.sampled_from(["reset", "attend", "weight"]),
+    "positions": st.sampled_from(["absolute", "per-copy"]),
+    "pack": st.booleans(),
+    "seed": st.integers(0, 2**64 - 1),
+    "epoch": st.integers(0, 2**32 - 1),
+    "count": st.integers(1, 3),
+    "crop": st.sampled_from([0.0, 0.01, 0.3, 0.5, 0.9, 1.0]),
+}
+
+
+@settings(max_examples=500, deadline=None)
 @given(
-    lists=sequences,
-    n=st.integers(1, 20),
-    padding=st.sampled_from(["zero", "repeat", "random-repeat"]),
-    fit=st.sampled_from(["whole", "truncate"]),
-    copies=st.sampled_from(["reset", "attend"]),
-    positions=st.sampled_from(["absolute", "per-copy"]),
-    pack=st.booleans(),
-    seed=st.integers(0, 2**64 - 1),
-    epoch=st.integers(0, 2**32 - 1),
-    number=st.integers(0, 1),
-    data=st.data(),
+    lists=sequences, n=st.integers(1, 20), options=st.fixed_dictionaries(OPTIONS), data=st.data()
 )
 def test_rows_are_what_the_description_says(
-    lists: list[list[int]], n: int, epoch: int, number: int, data: st.DataObject, **options: object
+    lists: list[list[int]], n: int, options: dict[str, object], data: st.DataObject
 ) -> None:
     users = data.draw(st.permutations(range(len(lists))))
-    ours = filled(lists, users, n, epoch=epoch, number=number, **options)
-    expected = reference.view(lists, users, n, epoch=epoch, number=number, **options)
-    assert ours == [[astuple(step) for step in row] for row in expected]
+    ours = filled(lists, users, n, **options)
+    expected = reference.views(lists, users, n, **options)
+    assert ours == expected
 
 
 @settings(max_examples=100, deadline=None)
@@ -77,13 +115,17 @@ def test_the_newest_copies_of_two_views_are_the_same_steps_in_the_same_order(
         "seed": seed,
     }
     users = list(range(len(lists)))
-    views = [filled(lists, users, n, epoch=1, number=number, **options) for number in (0, 1)]
+    views = filled(lists, users, n, epoch=1, **options).views
     newest = [
-        [(step[0], step[1], step[3]) for row in view for step in row if step[4]] for view in views
+        [(slot.item, slot.target, slot.position) for row in view for slot in row if slot.copy == 1]
+        for view in views
     ]
     assert newest[0] == newest[1]
     expected = [pair for one in lists for pair in list(zip(one[:-1], one[1:], strict=True))[-n:]]
-    assert [step[:2] for step in newest[0]] == expected
+    assert [slot[:2] for slot in newest[0]] == expected
+    for view in views:
+        steps = [slot.step for row in view for slot in row if slot.copy == 1]
+        assert steps == list(range(len(expected)))
 
 
 def test_the_shuffle_is_that_of_the_description() -> None:
@@ -146,13 +188,14 @@ def test_counts_that_nothing_can_be_drawn_from_are_refused(counts: list[int]) ->
 @pytest.mark.parametrize("mode", ["absolute", "per-copy"])
 def test_histories_stand_at_the_right_and_narrow_rows_number_as_wide_ones(mode: str) -> None:
     items, starts, ends = flat([[1, 2, 3], [4], [5, 6, 7, 8, 9, 10]])
-    wide = [np.empty((3, 5), dtype=np.int64) for _ in range(3)]
+    kinds = (np.int64, np.int32, np.int32)
+    wide = [np.empty((3, 5), dtype=kind) for kind in kinds]
     fill_histories(items, starts, ends, 5, mode, *wide)
     assert wide[0].tolist() == [[0, 0, 1, 2, 3], [0, 0, 0, 0, 4], [6, 7, 8, 9, 10]]
     assert wide[1].tolist() == [[0, 0, 1, 1, 1], [0, 0, 0, 0, 1], [1, 1, 1, 1, 1]]
     first = {"absolute": [0, 0, 2, 3, 4], "per-copy": [0, 0, 0, 1, 2]}
     assert wide[2][0].tolist() == first[mode]
-    narrow = [np.empty((2, 3), dtype=np.int64) for _ in range(3)]
+    narrow = [np.empty((2, 3), dtype=kind) for kind in kinds]
     fill_histories(items, starts[:2], ends[:2], 5, mode, *narrow)
     for short, full in zip(narrow, wide, strict=True):
         assert short.tolist() == full[:2, 2:].tolist()

@@ -63,7 +63,10 @@ def full_pass(model: TrainedModel, items: list[str], *, whole: bool) -> Tensor:
     if whole:
         spec = replace(spec, max_len=max(spec.max_len, len(items)))
     bounds = np.array([0, len(items)], dtype=np.int64)
-    return model.score(history_batch(indices, bounds[:1], bounds[1:], spec))[0]
+    batch = history_batch(indices, bounds[:1], bounds[1:], spec)
+    view = batch.views[0]
+    shared = replace(view, positions=view.positions.clamp(max=MAX_LEN - 1))
+    return model.score(replace(batch, views=(shared,)))[0]
 
 
 @pytest.mark.parametrize("name", RECURRENT)

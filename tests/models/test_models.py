@@ -49,7 +49,9 @@ def view(rows: list[list[int]], segments: list[list[int]] | None = None) -> View
     targets = torch.where(items > 0, items % V + 1, 0)
     width = items.shape[1]
     positions = torch.arange(9 - width, 9).expand_as(items)
-    return View(items, targets, marks, positions, newest=items > 0)
+    real = items > 0
+    steps = torch.where(real, real.flatten().cumsum(0).view_as(items) - 1, -1)
+    return View(items, targets, marks, positions, copies=real.int(), steps=steps)
 
 
 def batch(*views: View) -> Batch:
@@ -156,7 +158,8 @@ def test_older_copies_count_in_the_sequence_loss_and_not_in_the_divergence() -> 
     repeated = replace(
         repeated,
         positions=torch.tensor([[0, 0, 6, 7, 8, 0, 6, 7, 8]]),
-        newest=repeated.segments == 1,
+        copies=repeated.segments.int(),
+        steps=torch.tensor([[-1, -1, 0, 1, 2, -1, 0, 1, 2]]),
     )
     both = model(batch(one, repeated)).parts
     single = model(batch(one, one)).parts

@@ -24,6 +24,7 @@ from blin.training.trainer import (
     Event,
     Started,
     Step,
+    TrainingConfig,
     Validated,
     fitting_max_len,
     resume,
@@ -129,6 +130,69 @@ def test_a_run_stopped_in_the_middle_of_an_epoch_goes_on_as_if_not(
     parts = find_run(tmp_path / "parts")
     resume(parts, device="cpu", threads=1)
     assert_same_state(small(small_dataset, tmp_path / "whole"), parts)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"precision": "bf16"},
+        {"precision": "fp16"},
+        {"schedule": "cosine", "warmup_epochs": 0.7, "max_grad_norm": 0.5, "weight_decay": 0.01},
+        {"padding": "random-repeat", "copies": "weight", "loss_average": "user"},
+        {"padding": "random-repeat", "kl_positions": "aligned", "crop": 0.6},
+        {"loss": "gbce", "negatives_per": "position", "exclude_history": True},
+    ],
+    ids=lambda settings: ", ".join(settings),
+)
+def test_every_way_of_training_learns_and_goes_on_after_a_stop(
+    small_dataset: Dataset, tmp_path: Path, settings: dict[str, Any]
+) -> None:
+    def stop(event: Event) -> None:
+        if isinstance(event, Step) and (event.epoch, event.step) == (2, 1):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    settings = {**settings, "learning_rate": 0.01, "epochs": 4}
+    whole = small(small_dataset, tmp_path / "whole", **settings)
+    history = [json.loads(line) for line in (whole / "history.jsonl").read_text().splitlines()]
+    losses = [record["losses"]["sequence"] for record in history]
+    assert losses[-1] < losses[0]
+    with pytest.raises(KeyboardInterrupt):
+        small(small_dataset, tmp_path / "parts", stop, **settings)
+    parts = find_run(tmp_path / "parts")
+    resume(parts, device="cpu", threads=1)
+    assert_same_state(whole, parts)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "expected"),
+    [
+        ("constant", [0.25, 0.75, 1, 1, 1]),
+        ("linear", [0.25, 0.75, 1, 0.75, 0.25]),
+        ("cosine", [0.25, 0.75, 1, 0.853553, 0.146447]),
+    ],
+)
+def test_the_learning_rate_rises_and_falls(schedule: str, expected: list[float]) -> None:
+    config = TrainingConfig(learning_rate=1, epochs=6, warmup_epochs=2, schedule=schedule)
+    rates = [config.learning_rate_at(epoch) for epoch in (0.5, 1.5, 2, 3, 5)]
+    assert rates == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_schedule_ends_where_it_was_to_end(small_dataset: Dataset, tmp_path: Path) -> None:
+    run = small(small_dataset, tmp_path, schedule="linear")
+    with pytest.raises(ConfigError, match="epochs: the schedule of this run ends at epoch 3"):
+        resume(run, settings={"epochs": 5})
+
+
+def test_gradients_are_held_to_their_length(small_dataset: Dataset, tmp_path: Path) -> None:
+    free = small(small_dataset, tmp_path / "free", epochs=1)
+    held = small(small_dataset, tmp_path / "held", epochs=1, max_grad_norm=1e-9)
+    loose = small(small_dataset, tmp_path / "loose", epochs=1, max_grad_norm=1e9)
+    name = "model.item_embedding.weight"
+    assert torch.equal(weights(free)[name], weights(loose)[name])
+    # Adam divides by the length of the gradient, but not of one below its epsilon.
+    begun = weights(small(small_dataset, tmp_path / "begun", epochs=1, learning_rate=1e-30))[name]
+    moved = [(weights(run)[name] - begun).abs().max() for run in (free, held)]
+    assert moved[1] < 0.5 * moved[0]
 
 
 def test_a_finished_run_resumed_stays_as_it_is(small_dataset: Dataset, tmp_path: Path) -> None:

@@ -28,6 +28,11 @@ if TYPE_CHECKING:
 BUILT_IN = Path(__file__).parent.parent / "configs"
 
 
+def built_in_configs() -> list[str]:
+    """Returns the names of the configurations that come with blin."""
+    return sorted(file.stem for file in BUILT_IN.glob("*.toml"))
+
+
 @click.command()
 @click.option("--dataset", metavar="NAME", help="A prepared dataset or one of the catalogue.")
 @click.option("--model", metavar="NAME", help="What to train.  [default: blin]")
@@ -40,7 +45,8 @@ BUILT_IN = Path(__file__).parent.parent / "configs"
 @click.option(
     "--config",
     metavar="NAME|FILE",
-    help="Built-in settings (beauty, ml-1m), or a TOML file such as a run's config.toml.",
+    help=f"Built-in settings ({', '.join(built_in_configs())}), or a TOML file such as a run's "
+    "config.toml.",
 )
 @click.option(
     "--set",
@@ -57,6 +63,11 @@ BUILT_IN = Path(__file__).parent.parent / "configs"
     "--padding",
     type=click.Choice(["random-repeat", "repeat", "zero"]),
     help="How short sequences fill their row.",
+)
+@click.option(
+    "--precision",
+    type=click.Choice(["fp32", "bf16", "fp16"]),
+    help="Of the matrix products; bf16 and fp16 are meant for GPUs.",
 )
 @click.option(
     "--seed", type=click.IntRange(min=0), help="Seed of all that is drawn by chance.  [default: 0]"
@@ -174,11 +185,6 @@ def merged_settings(
             raise click.UsageError(f'--set: expected KEY=VALUE, found "{assignment}"')
         settings[key.strip().replace("-", "_")] = _value(text.strip())
     return settings
-
-
-def built_in_configs() -> list[str]:
-    """Returns the names of the configurations that come with blin."""
-    return sorted(file.stem for file in BUILT_IN.glob("*.toml"))
 
 
 def read_settings(config: str) -> dict[str, object]:

@@ -15,10 +15,22 @@ from numpy.typing import NDArray
 from blin._core import Batcher, NegativeSampler, fill_histories, shuffle_users
 from blin.batch import Batch, BatchSpec, View
 from blin.data.dataset import Dataset
+from blin.data.prefixes import last_steps, prefixes
 from blin.errors import DataError
 
 PREFETCH = 2
 """Batches made ahead of the one in use."""
+
+_Arrays = tuple[
+    NDArray[np.int64],
+    NDArray[np.int64],
+    NDArray[np.int32],
+    NDArray[np.int32],
+    NDArray[np.int32],
+    NDArray[np.int64],
+    NDArray[np.float32] | None,
+]
+"""The arrays of a view, in its order."""
 
 
 @dataclass(frozen=True)
@@ -29,14 +41,19 @@ class Rows:
         padding: copies of a sequence in its row: ``zero`` (one), ``repeat`` (all that fit) or
             ``random-repeat`` (a number drawn for each user, epoch and view).
         fit: ``whole`` copies only, or ``truncate`` the oldest one.
-        copies: ``reset`` keeps copies from seeing each other, ``attend`` does not.
+        copies: ``reset`` keeps copies from seeing each other, ``attend`` does not; ``weight`` puts
+            one copy into the row, whose targets weigh as often as they would stand there.
         pack: let short sequences share a row.
+        crop: learn from a random stretch of each training sequence, drawn for each user, epoch and
+            view before anything else: first its length, from this share of the sequence on (at
+            least two items), then its place. 0 for the whole sequence.
     """
 
     padding: str
     fit: str
     copies: str
     pack: bool
+    crop: float = 0.0
 
 
 class TrainingLoader:
@@ -44,8 +61,8 @@ class TrainingLoader:
 
     A batch depends on (seed, epoch, step) and its share of the ranks alone: not on the batches
     before it, the number of threads or the depth of the prefetch. Users with fewer than two
-    training items are left out. Where only last positions are learned from, each prefix of a
-    sequence counts as a user with that sequence.
+    training items are left out. Where only last steps are learned from, each prefix of a training
+    sequence takes the place of a user with that sequence.
 
     Args:
         dataset: a prepared dataset.
@@ -82,7 +99,8 @@ class TrainingLoader:
         starts, ends = dataset.training_ranges()
         self._owners = None
         if spec.loss_positions == "last":
-            self._owners, starts, ends = prefixes(starts, ends)
+            owners, starts, ends = prefixes(starts, ends)
+            self._owners = torch.from_numpy(owners)
         self.users = np.flatnonzero(ends - starts >= 2).astype(np.uint32)
         if len(self.users) == 0:
             raise DataError(f"{dataset.path}: no user has two items to learn from")
@@ -96,8 +114,11 @@ class TrainingLoader:
             copies=rows.copies,
             positions=spec.positions,
             pack=rows.pack,
+            crop=rows.crop,
             seed=seed,
         )
+        self._rows = rows
+        self._mask_token = dataset.num_items + 1
 
     @property
     def steps_per_epoch(self) -> int:
@@ -122,56 +143,77 @@ class TrainingLoader:
         together = self.batch_size * self.world_size
         users = order[step * together : (step + 1) * together]
         users = np.ascontiguousarray(users[self.rank :: self.world_size])
-        views = tuple(self._view(users, epoch, view) for view in range(self.spec.views))
-        negatives = np.empty(self.spec.num_negatives, dtype=np.int64)
-        self._sampler.fill_shared(negatives, self.seed, epoch, step)
-        return Batch(
-            users=torch.from_numpy(self._owner(users)),
-            views=views,
+        spec = self.spec
+        shape = (len(users), spec.max_len)
+        views = [self._buffers(shape) for _ in range(spec.views)]
+        # Without crops, the views hold the same steps.
+        most = len(users) * spec.max_len * (spec.views if self._rows.crop > 0 else 1)
+        step_users = np.empty(most, dtype=np.int64)
+        rows, steps = self._batcher.fill(users, epoch, views, step_users)
+        negatives, log_q, excluded = self._negatives(users, epoch, step, steps)
+        batch = Batch(
+            users=torch.from_numpy(users.astype(np.int64)),
+            views=tuple(_view(*pair) for pair in zip(views, rows, strict=True)),
             negatives=torch.from_numpy(negatives),
-            log_q=torch.from_numpy(self._log_q[negatives]),
+            log_q=torch.from_numpy(log_q),
+            step_users=torch.from_numpy(step_users[:steps]),
+            excluded=None if excluded is None else torch.from_numpy(excluded),
+            augmented=self._augmented(users, epoch),
+        )
+        return batch if self._owners is None else last_steps(batch, self._owners)
+
+    def _negatives(
+        self, users: NDArray[np.uint32], epoch: int, step: int, steps: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.bool_] | None]:
+        """Returns the negatives, their log_q, and which of them to exclude for which user."""
+        spec, sampler = self.spec, self._sampler
+        if spec.negatives_per == "position":
+            own = np.empty((steps, spec.num_negatives), dtype=np.int64)
+            log_q = np.empty((steps, spec.num_negatives), dtype=np.float32)
+            self._batcher.fill_negatives(
+                sampler, users, epoch, spec.views, spec.exclude_history, own, log_q
+            )
+            return own, log_q, None
+        negatives = np.empty(spec.num_negatives, dtype=np.int64)
+        sampler.fill_shared(negatives, self.seed, epoch, step)
+        if not spec.exclude_history:
+            return negatives, self._log_q[negatives], None
+        excluded = np.empty((len(users), spec.num_negatives), dtype=np.bool_)
+        self._batcher.mark_history(sampler, users, negatives, excluded)
+        return negatives, self._log_q[negatives], excluded
+
+    def _augmented(self, users: NDArray[np.uint32], epoch: int) -> tuple[View, ...]:
+        if not self.spec.augmentations:
+            return ()
+        pairs = [(one.operator, one.ratio) for one in self.spec.augmentations]
+        first, second = (self._buffers((len(users), self.spec.max_len)) for _ in range(2))
+        rows = self._batcher.fill_augmented(users, epoch, pairs, self._mask_token, first, second)
+        return (_view(first, rows[0]), _view(second, rows[1]))
+
+    def _buffers(self, shape: tuple[int, int]) -> _Arrays:
+        weigh = self._rows.copies == "weight"
+        return (
+            np.empty(shape, dtype=np.int64),
+            np.empty(shape, dtype=np.int64),
+            np.empty(shape, dtype=np.int32),
+            np.empty(shape, dtype=np.int32),
+            np.empty(shape, dtype=np.int32),
+            np.empty(shape, dtype=np.int64),
+            np.empty(shape, dtype=np.float32) if weigh else None,
         )
 
-    def _owner(self, users: NDArray[np.uint32]) -> NDArray[np.int64]:
-        """Returns whose the sequences are that go by these numbers."""
-        return users.astype(np.int64) if self._owners is None else self._owners[users]
 
-    def _view(self, users: NDArray[np.uint32], epoch: int, view: int) -> View:
-        shape = (len(users), self.spec.max_len)
-        items, targets, segments, positions = (np.empty(shape, dtype=np.int64) for _ in range(4))
-        newest = np.empty(shape, dtype=np.bool_)
-        rows = self._batcher.fill(users, epoch, view, items, targets, segments, positions, newest)
-        if self.spec.loss_positions == "last":
-            keep_last(segments, targets, newest)
-        return View(
-            items=torch.from_numpy(items[:rows]),
-            targets=torch.from_numpy(targets[:rows]),
-            segments=torch.from_numpy(segments[:rows]),
-            positions=torch.from_numpy(positions[:rows]),
-            newest=torch.from_numpy(newest[:rows]),
-        )
-
-
-def prefixes(
-    starts: NDArray[np.int64], ends: NDArray[np.int64]
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """Returns every prefix of at least two items of every range, the shortest first.
-
-    Returns:
-        (P,) three times: whose it is, and where it starts and ends.
-    """
-    counts = np.maximum(ends - starts - 1, 0)
-    owners = np.repeat(np.arange(len(starts)), counts)
-    number = np.arange(len(owners)) - np.repeat(np.cumsum(counts) - counts, counts)
-    return owners, starts[owners], starts[owners] + number + 2
-
-
-def keep_last(
-    segments: NDArray[np.int64], targets: NDArray[np.int64], newest: NDArray[np.bool_]
-) -> None:
-    """Leaves of a view's targets and of ``newest`` the last position of each newest copy."""
-    newest[:, :-1] &= segments[:, :-1] != segments[:, 1:]
-    targets[~newest] = 0
+def _view(arrays: _Arrays, rows: int) -> View:
+    items, targets, segments, positions, copies, steps, weights = arrays
+    return View(
+        items=torch.from_numpy(items[:rows]),
+        targets=torch.from_numpy(targets[:rows]),
+        segments=torch.from_numpy(segments[:rows]),
+        positions=torch.from_numpy(positions[:rows]),
+        copies=torch.from_numpy(copies[:rows]),
+        steps=torch.from_numpy(steps[:rows]),
+        weights=None if weights is None else torch.from_numpy(weights[:rows]),
+    )
 
 
 def _log_expectation(
@@ -196,14 +238,16 @@ def history_batch(
     """
     longest = int((ends - starts).max(initial=1))
     shape = (len(starts), max(1, min(spec.max_len, longest)))
-    rows, segments, positions = (np.empty(shape, dtype=np.int64) for _ in range(3))
+    rows = np.empty(shape, dtype=np.int64)
+    segments, positions = (np.empty(shape, dtype=np.int32) for _ in range(2))
     fill_histories(items, starts, ends, spec.max_len, spec.positions, rows, segments, positions)
     view = View(
         items=torch.from_numpy(rows),
         targets=torch.zeros(shape, dtype=torch.int64),
         segments=torch.from_numpy(segments),
         positions=torch.from_numpy(positions),
-        newest=torch.from_numpy(segments > 0),
+        copies=torch.from_numpy((segments > 0).astype(np.int32)),
+        steps=torch.full(shape, -1),
     )
     return Batch(
         users=torch.arange(len(starts)),

@@ -60,19 +60,8 @@ class Model(NamedTuple):
 
 MODELS = {
     "blin": Model(BlinModel, BlinConfig),
-    "blin-paper": Model(
-        BlinModel,
-        BlinConfig,
-        {
-            "causal": False,
-            "loss_positions": "last",
-            "padding": "random-repeat",
-            "fit": "truncate",
-            "copies": "attend",
-            "max_len": 100,
-        },
-    ),
-    "blin-zc": Model(BlinModel, BlinConfig, {"padding": "zero"}),
+    "blin-paper": Model(BlinModel, BlinConfig, {"causal": False, "loss_positions": "last"}),
+    "blin-zc": Model(BlinModel, BlinConfig, {"padding": "zero", "crop": 0.6}),
     "blin-d": Model(BlinModel, BlinConfig, {"attention": "softmax"}),
     "blin-dwc": Model(BlinModel, BlinConfig, {"kernel_size": 0}),
     "blin-bkl": Model(BlinModel, BlinConfig, {"kl_weight": 0.0}),

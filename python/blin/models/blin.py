@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from blin.batch import Batch, BatchSpec, Losses, View
 from blin.errors import ConfigError
-from blin.losses import softmax_loss
+from blin.models.objective import ObjectiveConfig, next_item_loss
 from blin.nn.attention.linear import EXECUTIONS, LinearAttention
 from blin.nn.attention.softmax import SoftmaxAttention
 from blin.nn.convolution import DepthwiseConvolution
@@ -33,8 +33,8 @@ from blin.nn.transformer import Block
 
 
 @dataclass(frozen=True)
-class BlinConfig:
-    """The sizes and weights of a Blin model.
+class BlinConfig(ObjectiveConfig):
+    """The sizes of a Blin model, and its loss.
 
     Attributes:
         dim: width D of embeddings and states.
@@ -54,10 +54,6 @@ class BlinConfig:
         causal: whether attention and convolution look at what came before only.
         loss_positions: what is learned from: ``all`` steps of a sequence in one row, or the
             ``last`` step of a row for each prefix.
-        kl_weight: λ of Eq. 19, the weight of the bidirectional KL divergence.
-        num_negatives: K, the negatives that a batch shares; 0 for the whole catalogue.
-        sampling: how the negatives are drawn: ``uniform``, or in proportion to ``popularity``.
-        log_q: correct the negatives' scores for the sampling.
     """
 
     dim: int = 64
@@ -74,13 +70,10 @@ class BlinConfig:
     execution: str = "auto"
     causal: bool = True
     loss_positions: str = "all"
-    kl_weight: float = 2.0
-    num_negatives: int = 1024
-    sampling: str = "uniform"
-    log_q: bool = False
 
     def __post_init__(self) -> None:
         """Refuses values that no model can be built from."""
+        super().__post_init__()
         at_least = {
             "dim": 1,
             "num_heads": 1,
@@ -88,8 +81,6 @@ class BlinConfig:
             "max_len": 1,
             "hidden_dim": 0,
             "kernel_size": 0,
-            "kl_weight": 0,
-            "num_negatives": 0,
         }
         for name, least in at_least.items():
             if getattr(self, name) < least:
@@ -100,8 +91,6 @@ class BlinConfig:
             )
         if not 0 <= self.dropout < 1:
             raise ConfigError(f"dropout: expected a number in [0, 1), found {self.dropout}")
-        if self.sampling not in ("uniform", "popularity"):
-            raise ConfigError(f"sampling: expected uniform or popularity, found {self.sampling!r}")
         for name, known in _CHOICES.items():
             found = getattr(self, name)
             if found not in known:
@@ -198,9 +187,11 @@ class BlinModel(nn.Module):
         return BatchSpec(
             max_len=config.max_len,
             positions="per-copy" if config.positions == "per-copy" else "absolute",
-            views=2 if config.kl_weight > 0 else 1,
+            views=config.views,
             num_negatives=config.num_negatives,
             sampling=config.sampling,
+            negatives_per=config.negatives_per,
+            exclude_history=config.exclude_history,
             loss_positions=config.loss_positions,
         )
 
@@ -268,51 +259,9 @@ class BlinModel(nn.Module):
         return self.final_norm(x), BlinState(length + items.shape[1], tuple(left))
 
     def forward(self, batch: Batch) -> Losses:
-        """Returns the loss of a batch of one or two views (Eq. 19).
-
-        The cross-entropy is averaged over every target of every view, the divergence over the
-        targets of the newest copies, which all views share.
-        """
-        newest, newest_targets, older, older_targets = [], [], [], []
-        for view in batch.views:
-            states = self.encode(view)
-            newest.append(states[view.newest])
-            newest_targets.append(view.targets[view.newest])
-            rest = (view.targets > 0) & ~view.newest
-            older.append(states[rest])
-            older_targets.append(view.targets[rest])
-        pairs = len(newest_targets[0])
-        count = pairs * len(batch.views) + sum(len(targets) for targets in older_targets)
-        two = len(batch.views) == 2
-        config = self.config
-        negatives = batch.negatives if config.num_negatives > 0 else None
-        log_q = batch.log_q if config.num_negatives > 0 and config.log_q else None
-        table = self.item_embedding.weight
-        fresh = softmax_loss(
-            torch.stack(newest),
-            table,
-            newest_targets[0],
-            negatives=negatives,
-            log_q=log_q,
-            cross_entropy_weight=1 / max(1, count),
-            kl_weight=config.kl_weight / max(1, pairs) if two else 0.0,
-        )
-        total, cross_entropy = fresh.total, fresh.cross_entropy
-        if count > pairs * len(batch.views):
-            repeated = softmax_loss(
-                torch.cat(older).unsqueeze(0),
-                table,
-                torch.cat(older_targets),
-                negatives=negatives,
-                log_q=log_q,
-                cross_entropy_weight=1 / count,
-            )
-            total = total + repeated.total
-            cross_entropy = cross_entropy + repeated.cross_entropy
-        parts = {"sequence": cross_entropy / max(1, count)}
-        if two:
-            parts["kl"] = fresh.divergence / max(1, pairs)
-        return Losses(total, parts)
+        """Returns the loss of a batch of one or two views (Eq. 19)."""
+        states = [self.encode(view) for view in batch.views]
+        return next_item_loss(states, self.item_embedding.weight, batch, self.config)
 
     def score(self, batch: Batch, candidates: Tensor | None = None) -> Tensor:
         """Returns the scores of the next item after each row's last position.

@@ -31,6 +31,7 @@ class Progress:
         history: one record per completed epoch.
         best_epoch: the epoch with the best validation, 0 before the first.
         best_metric: its validation metric.
+        scaler: the state of the scaler that fp16 gradients need.
         seconds: spent so far.
     """
 
@@ -40,6 +41,7 @@ class Progress:
     history: list[dict[str, Any]] = field(default_factory=list)
     best_epoch: int = 0
     best_metric: float = float("-inf")
+    scaler: dict[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
 
 

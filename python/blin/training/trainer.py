@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 import sys
@@ -19,7 +20,7 @@ import tomli_w
 import torch
 from torch import nn
 
-from blin.batch import Batch
+from blin.batch import Batch, Losses
 from blin.checkpoint import TrainedModel, open_run_dataset, read_run_config, resolve_device
 from blin.config import build, check_known
 from blin.data.dataset import Dataset
@@ -38,10 +39,14 @@ STATE_FILE = "checkpoints/last.safetensors"
 
 
 _CHOICES = {
+    "schedule": ("constant", "linear", "cosine"),
+    "precision": ("fp32", "bf16", "fp16"),
     "padding": ("zero", "repeat", "random-repeat"),
     "fit": ("whole", "truncate"),
-    "copies": ("reset", "attend"),
+    "copies": ("reset", "attend", "weight"),
 }
+
+_PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True)
@@ -54,12 +59,21 @@ class TrainingConfig:
         batch_size: users in a step.
         learning_rate: of Adam.
         weight_decay: of Adam, added to the gradient.
+        warmup_epochs: over which the learning rate rises from 0, in a straight line.
+        schedule: of the learning rate after that: ``constant``, or down to 0 at the last of
+            ``epochs``, in a straight line (``linear``) or along half a ``cosine``.
+        max_grad_norm: longer gradients are scaled down to this length; 0 for no limit.
+        precision: of the matrix products: ``fp32``, or ``bf16`` or ``fp16`` by autocast.
+        compile: let ``torch.compile`` translate the model first.
         seed: of the weights, the dropout, the order of the users and all draws.
         padding: copies of a sequence in its row: zero (one), repeat (all that fit) or
             random-repeat (a number drawn for each user, epoch and view).
         fit: ``whole`` copies only, or ``truncate`` the oldest one.
-        copies: ``reset`` keeps copies from seeing each other, ``attend`` does not.
+        copies: ``reset`` keeps copies from seeing each other, ``attend`` does not; ``weight``
+            makes no copies but lets each target weigh as many.
         pack: let short sequences share a row.
+        crop: learn from a random stretch of each sequence, drawn for each user, epoch and view,
+            of at least this share of it; 0 for the whole sequence.
     """
 
     epochs: int = 200
@@ -67,11 +81,17 @@ class TrainingConfig:
     batch_size: int = 256
     learning_rate: float = 1e-3
     weight_decay: float = 0.0
+    warmup_epochs: float = 0.0
+    schedule: str = "constant"
+    max_grad_norm: float = 0.0
+    precision: str = "fp32"
+    compile: bool = False
     seed: int = 0
     padding: str = "zero"
     fit: str = "whole"
     copies: str = "reset"
     pack: bool = True
+    crop: float = 0.0
 
     def __post_init__(self) -> None:
         """Refuses values that cannot be trained with."""
@@ -80,14 +100,27 @@ class TrainingConfig:
                 raise ConfigError(f"{name}: expected at least 1, found {getattr(self, name)}")
         if self.learning_rate <= 0:
             raise ConfigError(f"learning_rate: expected above 0, found {self.learning_rate}")
-        if self.weight_decay < 0:
-            raise ConfigError(f"weight_decay: expected at least 0, found {self.weight_decay}")
+        for name in ("weight_decay", "warmup_epochs", "max_grad_norm"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"{name}: expected at least 0, found {getattr(self, name)}")
+        if not 0 <= self.crop <= 1:
+            raise ConfigError(f"crop: expected a number in [0, 1], found {self.crop}")
         for name, known in _CHOICES.items():
             if getattr(self, name) not in known:
                 found = getattr(self, name)
                 raise ConfigError(f"{name}: expected one of {', '.join(known)}, found {found!r}")
         if not 0 <= self.seed < 2**63:
             raise ConfigError(f"seed: expected 0 or more, below 2^63, found {self.seed}")
+
+    def learning_rate_at(self, epoch: float) -> float:
+        """Returns the learning rate of the step whose middle comes after so many epochs."""
+        rate = self.learning_rate
+        if epoch < self.warmup_epochs:
+            return rate * epoch / self.warmup_epochs
+        if self.schedule == "constant":
+            return rate
+        left = (self.epochs - epoch) / max(1e-9, self.epochs - self.warmup_epochs)
+        return rate * (left if self.schedule == "linear" else math.sin(0.5 * math.pi * left) ** 2)
 
 
 @dataclass(frozen=True)
@@ -177,6 +210,7 @@ def train(
         hint = did_you_mean(model, MODELS) or f"; known are {', '.join(MODELS)}"
         raise ConfigError(f'unknown model "{model}"{hint}')
     check_known(settings, MODELS[model].config, TrainingConfig)
+    settings = {**MODELS[model].defaults, **settings}
     settings.setdefault("max_len", fitting_max_len(dataset))
     trainer = _Trainer(dataset, model, settings, device, threads, on_event)
     trainer.create_run(runs_dir)
@@ -215,6 +249,14 @@ def resume(
             raise ConfigError(f"{name}: a resumed run keeps its settings; train a new one instead")
     dataset = open_run_dataset(run, config, data_dir=data_dir)
     merged = {**config["settings"], **changes}
+    if (
+        merged["epochs"] != config["settings"]["epochs"]
+        and merged.get("schedule", "constant") != "constant"
+    ):
+        raise ConfigError(
+            f"epochs: the schedule of this run ends at epoch "
+            f"{config['settings']['epochs']}; train a new one instead"
+        )
     check_known(merged, MODELS[config["model"]].config, TrainingConfig)
     trainer = _Trainer(dataset, config["model"], merged, device, threads, on_event)
     trainer.open_run(run)
@@ -257,7 +299,8 @@ class _Trainer:
             weight_decay=self.config.weight_decay,
             fused=True,
         )
-        rows = Rows(self.config.padding, self.config.fit, self.config.copies, self.config.pack)
+        config = self.config
+        rows = Rows(config.padding, config.fit, config.copies, config.pack, config.crop)
         self.loader = TrainingLoader(
             dataset,
             self.trained.batch_spec,
@@ -265,6 +308,12 @@ class _Trainer:
             batch_size=self.config.batch_size,
             seed=self.config.seed,
         )
+        # Of fp16 the smallest gradients would be lost; bf16 has the range of fp32.
+        self.scaler = torch.amp.GradScaler(
+            self.device.type, enabled=self.config.precision == "fp16"
+        )
+        if self.config.compile:
+            self.module.compile()
         self.progress = Progress()
         self.run = Path()
 
@@ -296,6 +345,7 @@ class _Trainer:
         self.run = run
         if (run / STATE_FILE).exists():
             self.progress = load_state(run / STATE_FILE, self.module, self.optimizer)
+            self.scaler.load_state_dict(self.progress.scaler)
             self._write_history()
         elif (run / "history.jsonl").exists():
             raise CheckpointError(f"{run / STATE_FILE}: missing: train a new run instead")
@@ -338,11 +388,20 @@ class _Trainer:
 
     def _step(self, batch: Batch) -> dict[str, float]:
         """Learns from a batch and returns its losses."""
-        progress = self.progress
-        losses = self.module(batch)
+        progress, config = self.progress, self.config
+        epoch = progress.epoch + (progress.step + 0.5) / self.loader.steps_per_epoch
+        for group in self.optimizer.param_groups:
+            group["lr"] = config.learning_rate_at(epoch)
+        half = config.precision != "fp32"
+        with torch.autocast(self.device.type, _PRECISIONS[config.precision], enabled=half):
+            losses: Losses = self.module(batch)
         self.optimizer.zero_grad(set_to_none=True)
-        losses.total.backward()
-        self.optimizer.step()
+        self.scaler.scale(losses.total).backward()  # type: ignore[no-untyped-call]
+        if config.max_grad_norm > 0:
+            self.scaler.unscale_(self.optimizer)
+            nn.utils.clip_grad_norm_(self.module.parameters(), config.max_grad_norm)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
         values = {name: float(value) for name, value in losses.parts.items()}
         if not all(abs(value) < float("inf") for value in values.values()):
             raise BlinError(
@@ -387,6 +446,7 @@ class _Trainer:
 
     def _save(self) -> None:
         """Saves the state; from now on the run can be resumed, and is the latest."""
+        self.progress.scaler = self.scaler.state_dict()
         save_state(self.run / STATE_FILE, self.module, self.optimizer, self.progress)
         _point_latest(self.run)
 

@@ -4,6 +4,7 @@
 //! raw log → Interactions → k-core → Vocabulary → Sequences → Split → rows of a batch
 //! ```
 
+pub mod augment;
 pub mod batch;
 pub mod duplicates;
 pub mod error;

@@ -3,10 +3,11 @@
 use hashbrown::HashSet;
 use rustc_hash::FxBuildHasher;
 
+use crate::batch::{Corpus, RowOptions, Steps};
 use crate::error::{Error, Result};
 use crate::rng::{Purpose, Stream};
 
-/// Draws for one user before the rest is given up as too rare.
+/// Draws for one user, or one negative, before the rest is given up as too rare.
 const MOST_DRAWS: u32 = 1 << 24;
 
 /// A distribution over the items 1…V.
@@ -58,14 +59,8 @@ impl Sampler {
     #[inline]
     fn draw(&self, stream: &mut Stream) -> u32 {
         let Some(cumulative) = &self.cumulative else { return 1 + stream.below(self.num_items) };
-        let ticket = stream.below(cumulative[cumulative.len() - 1]);
+        let ticket = stream.below(self.total());
         1 + cumulative.partition_point(|&sum| sum <= ticket) as u32
-    }
-
-    fn is_drawable(&self, item: u32) -> bool {
-        let Some(cumulative) = &self.cumulative else { return item <= self.num_items };
-        let up_to = |item: u32| if item == 0 { 0 } else { cumulative[item as usize - 1] };
-        item <= self.num_items && up_to(item) > up_to(item.saturating_sub(1))
     }
 
     /// Draws the negatives that a training batch shares, with replacement.
@@ -90,7 +85,7 @@ impl Sampler {
         user: u32,
     ) -> Result<()> {
         let mut taken: HashSet<u32, FxBuildHasher> = history.iter().copied().collect();
-        let left = self.drawable - taken.iter().filter(|&&item| self.is_drawable(item)).count();
+        let left = self.drawable - taken.iter().filter(|&&item| self.weight(item) > 0).count();
         if left < out.len() {
             let expected = format!("at most {left}, the items left to draw for user {user}");
             return Err(Error::argument("negatives", &expected, out.len()));
@@ -109,5 +104,158 @@ impl Sampler {
             *slot = i64::from(item);
         }
         Ok(())
+    }
+
+    /// Marks the negatives that are in the sequence of each user, in a row a user.
+    ///
+    /// # Errors
+    /// When a user is unknown.
+    pub fn mark_history(
+        &self,
+        corpus: &Corpus<'_>,
+        users: &[u32],
+        negatives: &[i64],
+        marks: &mut [bool],
+    ) -> Result<()> {
+        let mut history = ItemSet::new(self.num_items);
+        for (&user, row) in users.iter().zip(marks.chunks_exact_mut(negatives.len().max(1))) {
+            let sequence = &corpus.items[corpus.range(user)?];
+            for &item in sequence {
+                history.insert(item);
+            }
+            for (mark, &item) in row.iter_mut().zip(negatives) {
+                *mark = history.contains(item as u32);
+            }
+            for &item in sequence {
+                history.remove(item);
+            }
+        }
+        Ok(())
+    }
+
+    /// Draws `count` negatives for every step of a batch of so many views, with replacement.
+    ///
+    /// The target of a step is never drawn for it, nor, with `outside_history`, any item of its
+    /// user's sequence. `out` and `log_q` are T × `count`; the latter is the logarithm of how often
+    /// each negative is expected among the step's draws.
+    ///
+    /// # Errors
+    /// When a user is unknown or has fewer than two items, a buffer is too small, or only rare items
+    /// are left to draw.
+    #[expect(clippy::too_many_arguments, reason = "a batch, and what to draw for it")]
+    pub fn for_steps(
+        &self,
+        corpus: &Corpus<'_>,
+        options: &RowOptions,
+        users: &[u32],
+        epoch: u32,
+        views: usize,
+        outside_history: bool,
+        count: usize,
+        out: &mut [i64],
+        log_q: &mut [f32],
+    ) -> Result<()> {
+        if count == 0 {
+            return Ok(());
+        }
+        let mut steps = Steps::new(views);
+        let mut taken = ItemSet::new(self.num_items);
+        let mut rows = out.chunks_exact_mut(count).zip(log_q.chunks_exact_mut(count));
+        for &user in users {
+            steps.choose(corpus, options, user, epoch)?;
+            let mut stream = Stream::new(options.seed, Purpose::StepNegatives, epoch, user);
+            let history = if outside_history { &corpus.items[corpus.range(user)?] } else { &[] };
+            let mut left = self.total();
+            for &item in history {
+                left -= if taken.insert(item) { self.weight(item) } else { 0 };
+            }
+            for step in steps.iter() {
+                let Some((out, log_q)) = rows.next() else {
+                    return Err(Error::argument("buffer", "a row for each step", out.len()));
+                };
+                let target = corpus.items[step + 1];
+                let apart = taken.insert(target);
+                let left = left - if apart { self.weight(target) } else { 0 };
+                self.draw_outside(&taken, left, out, log_q, &mut stream).ok_or_else(|| {
+                    let expected = format!("an item to draw for user {user} that is not rare");
+                    Error::argument("negatives", &expected, "none")
+                })?;
+                if apart {
+                    taken.remove(target);
+                }
+            }
+            for &item in history {
+                taken.remove(item);
+            }
+        }
+        Ok(())
+    }
+
+    /// Draws items that are not taken; `left` is the weight of these.
+    fn draw_outside(
+        &self,
+        taken: &ItemSet,
+        left: u32,
+        out: &mut [i64],
+        log_q: &mut [f32],
+        stream: &mut Stream,
+    ) -> Option<()> {
+        if left == 0 {
+            return None;
+        }
+        let expected = out.len() as f64 / f64::from(left);
+        for (slot, log_q) in out.iter_mut().zip(log_q) {
+            let mut draws = (0..MOST_DRAWS).map(|_| self.draw(stream));
+            let item = draws.find(|&item| !taken.contains(item))?;
+            *slot = i64::from(item);
+            *log_q = (f64::from(self.weight(item)) * expected).ln() as f32;
+        }
+        Some(())
+    }
+
+    /// How many tickets an item has.
+    fn weight(&self, item: u32) -> u32 {
+        if item == 0 || item > self.num_items {
+            return 0;
+        }
+        let Some(cumulative) = &self.cumulative else { return 1 };
+        let before = if item == 1 { 0 } else { cumulative[item as usize - 2] };
+        cumulative[item as usize - 1] - before
+    }
+
+    /// How many tickets there are.
+    fn total(&self) -> u32 {
+        self.cumulative
+            .as_ref()
+            .map_or(self.num_items, |cumulative| cumulative[cumulative.len() - 1])
+    }
+}
+
+/// A set of items, with room for all there are.
+struct ItemSet {
+    words: Vec<u64>,
+}
+
+impl ItemSet {
+    fn new(num_items: u32) -> Self {
+        Self { words: vec![0; num_items as usize / 64 + 1] }
+    }
+
+    /// Adds an item; items beyond the last are left out. Returns whether it was not there.
+    fn insert(&mut self, item: u32) -> bool {
+        let Some(word) = self.words.get_mut(item as usize / 64) else { return false };
+        let fresh = *word & 1 << (item % 64) == 0;
+        *word |= 1 << (item % 64);
+        fresh
+    }
+
+    fn remove(&mut self, item: u32) {
+        if let Some(word) = self.words.get_mut(item as usize / 64) {
+            *word &= !(1 << (item % 64));
+        }
+    }
+
+    fn contains(&self, item: u32) -> bool {
+        self.words.get(item as usize / 64).is_some_and(|word| word & 1 << (item % 64) != 0)
     }
 }

@@ -36,13 +36,15 @@ pub enum Fit {
     Truncate,
 }
 
-/// Whether the copies of a sequence see each other.
+/// What becomes of the copies of a sequence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Copies {
     /// Each copy is a segment of its own.
     Reset,
     /// All copies are one segment.
     Attend,
+    /// One copy stands for all; each of its steps weighs as much as it would stand in the row.
+    Weight,
 }
 
 /// What a position counts.
@@ -75,7 +77,7 @@ macro_rules! named {
 
 named!(Padding, "padding", { "random-repeat" => RandomRepeat, "repeat" => Repeat, "zero" => Zero });
 named!(Fit, "fit", { "whole" => Whole, "truncate" => Truncate });
-named!(Copies, "copies", { "reset" => Reset, "attend" => Attend });
+named!(Copies, "copies", { "reset" => Reset, "attend" => Attend, "weight" => Weight });
 named!(Positions, "positions", { "absolute" => Absolute, "per-copy" => PerCopy });
 
 /// Draws the number of copies of a sequence of m steps in a row of n positions; at least 1.
@@ -106,25 +108,51 @@ pub fn room(m: usize, copies: usize, n: usize) -> usize {
     (copies * (m + 1) - 1).min(n)
 }
 
-/// The five arrays of a view, or a stretch of them; all of the same length.
+/// How often a step stands in a row of n positions that holds some copies of m steps.
+///
+/// `from_right` counts the steps of the sequence after it. The oldest copy may be cut.
+pub fn times(from_right: usize, m: usize, copies: usize, n: usize) -> usize {
+    copies.min((n - 1 - from_right) / (m + 1) + 1)
+}
+
+/// The arrays of a view, or a stretch of them; all of the same length.
 pub struct Slots<'a> {
     /// Inputs.
     pub items: &'a mut [i64],
     /// Targets.
     pub targets: &'a mut [i64],
     /// Segments.
-    pub segments: &'a mut [i64],
+    pub segments: &'a mut [i32],
     /// Positions.
-    pub positions: &'a mut [i64],
-    /// Marks of the newest copies.
-    pub newest: &'a mut [bool],
+    pub positions: &'a mut [i32],
+    /// Numbers of the copies, 1 for the newest.
+    pub copies: &'a mut [i32],
+    /// Numbers of the steps, -1 for none.
+    pub steps: &'a mut [i64],
+    /// Weights of the targets, where they are wanted.
+    pub weights: Option<&'a mut [f32]>,
+}
+
+/// A sequence, and how it is to stand in its slots.
+#[derive(Clone, Copy, Debug)]
+pub struct Unit<'a> {
+    /// Its items, one more than a copy has steps.
+    pub sequence: &'a [u32],
+    /// How many copies were drawn.
+    pub drawn: usize,
+    /// Slots that its copies take, delimiters included.
+    pub room: usize,
+    /// The number of its oldest step.
+    pub first_step: i64,
 }
 
 impl Slots<'_> {
     /// The length of the shortest array.
     pub fn len(&self) -> usize {
-        let Self { items, targets, segments, positions, newest } = self;
-        let rest = [targets.len(), segments.len(), positions.len(), newest.len()];
+        let Self { items, targets, segments, positions, copies, steps, weights } = self;
+        let weights = weights.as_ref().map_or(usize::MAX, |weights| weights.len());
+        let rest =
+            [targets.len(), segments.len(), positions.len(), copies.len(), steps.len(), weights];
         rest.into_iter().fold(items.len(), usize::min)
     }
 
@@ -133,72 +161,101 @@ impl Slots<'_> {
         self.len() == 0
     }
 
-    /// A stretch of all five.
+    /// A stretch of all.
     pub fn part(&mut self, range: Range<usize>) -> Slots<'_> {
         Slots {
             items: &mut self.items[range.clone()],
             targets: &mut self.targets[range.clone()],
             segments: &mut self.segments[range.clone()],
             positions: &mut self.positions[range.clone()],
-            newest: &mut self.newest[range],
+            copies: &mut self.copies[range.clone()],
+            steps: &mut self.steps[range.clone()],
+            weights: self.weights.as_deref_mut().map(|weights| &mut weights[range]),
         }
     }
 
-    /// Empties all five.
+    /// Empties all.
     pub fn clear(&mut self) {
         self.items.fill(0);
         self.targets.fill(0);
         self.segments.fill(0);
         self.positions.fill(0);
-        self.newest.fill(false);
+        self.copies.fill(0);
+        self.steps.fill(-1);
+        if let Some(weights) = &mut self.weights {
+            weights.fill(0.0);
+        }
     }
 
-    /// Fills slots that are empty and exactly as many as [`room`] says, from the right.
+    /// Fills as many slots as the unit's room is, all of them; returns the number of segments used.
     ///
-    /// `sequence` holds one more item than a copy has steps; `row` is n; `segment` is the number of
-    /// the newest copy. Returns the number of segments used.
+    /// `row` is n; `segment` is the number of the newest copy.
     pub fn fill(
         &mut self,
-        sequence: &[u32],
+        unit: &Unit<'_>,
         row: usize,
         copies: Copies,
         positions: Positions,
-        segment: i64,
-    ) -> i64 {
-        let (x, y) = (&sequence[..sequence.len() - 1], &sequence[1..]);
-        let length = self.items.len();
-        let mut end = length;
-        let mut copy = 0;
-        loop {
-            let start = end.saturating_sub(x.len());
-            let cut = x.len() - (end - start);
-            widen(&x[cut..], &mut self.items[start..end]);
-            widen(&y[cut..], &mut self.targets[start..end]);
-            let number = match copies {
-                Copies::Reset => segment + copy,
-                Copies::Attend => segment,
-            };
-            self.segments[start..end].fill(number);
-            let first = match positions {
-                Positions::Absolute => row - length + start,
-                Positions::PerCopy => cut,
-            };
-            count_from(first as i64, &mut self.positions[start..end]);
-            self.newest[start..end].fill(copy == 0);
-            copy += 1;
-            if start <= 1 {
-                break;
+        segment: i32,
+    ) -> i32 {
+        let (x, y) = (&unit.sequence[..unit.sequence.len() - 1], &unit.sequence[1..]);
+        let (m, period, length) = (x.len(), unit.sequence.len(), self.items.len());
+        let newest = length - m;
+        widen(x, &mut self.items[newest..]);
+        widen(y, &mut self.targets[newest..]);
+        count_from(unit.first_step, &mut self.steps[newest..]);
+        repeat_to_the_left(self.items, period, 0);
+        repeat_to_the_left(self.targets, period, 0);
+        repeat_to_the_left(self.steps, period, -1);
+        match positions {
+            Positions::Absolute => count_from((row - length) as i32, self.positions),
+            Positions::PerCopy => {
+                count_from(0, &mut self.positions[newest..]);
+                repeat_to_the_left(self.positions, period, 0);
             }
-            end = start - 1;
         }
-        match copies {
-            Copies::Reset => copy,
-            Copies::Attend => 1,
+        let chunks = self.segments.rchunks_mut(period).zip(self.positions.rchunks_mut(period));
+        for (copy, ((segments, positions), numbers)) in
+            (0..).zip(chunks.zip(self.copies.rchunks_mut(period)))
+        {
+            // A chunk is a copy with the delimiter before it; only the oldest copy has none.
+            let gap = segments.len() / period;
+            positions[..gap].fill(0);
+            segments[..gap].fill(0);
+            numbers[..gap].fill(0);
+            segments[gap..].fill(if copies == Copies::Reset { segment + copy } else { segment });
+            numbers[gap..].fill(copy + 1);
         }
+        if let Some(weights) = &mut self.weights {
+            for (from_right, weight) in weights[newest..].iter_mut().rev().enumerate() {
+                *weight = match copies {
+                    Copies::Weight => times(from_right, m, unit.drawn, row) as f32,
+                    _ => 1.0,
+                };
+            }
+            repeat_to_the_left(weights, period, 0.0);
+        }
+        if copies == Copies::Reset { length.div_ceil(period) as i32 } else { 1 }
+    }
+
+    /// Fills slots with inputs that nothing is to be predicted from.
+    ///
+    /// `row` and `segment` are as for [`Slots::fill`].
+    pub fn fill_inputs(&mut self, x: &[u32], row: usize, positions: Positions, segment: i32) {
+        widen(x, self.items);
+        self.targets.fill(0);
+        self.segments.fill(segment);
+        self.copies.fill(1);
+        self.steps.fill(-1);
+        if let Some(weights) = &mut self.weights {
+            weights.fill(0.0);
+        }
+        let first = if positions == Positions::Absolute { row - x.len() } else { 0 };
+        count_from(first as i32, self.positions);
     }
 }
 
-/// Copies items into slots of 64 bits.
+/// Copies items into wider slots.
 pub(crate) fn widen(items: &[u32], slots: &mut [i64]) {
     for (slot, &item) in slots.iter_mut().zip(items) {
         *slot = i64::from(item);
@@ -206,8 +263,23 @@ pub(crate) fn widen(items: &[u32], slots: &mut [i64]) {
 }
 
 /// Fills slots with `first`, `first + 1`, ….
-pub(crate) fn count_from(first: i64, slots: &mut [i64]) {
+pub(crate) fn count_from<T: Copy>(first: T, slots: &mut [T])
+where
+    std::ops::RangeFrom<T>: Iterator<Item = T>,
+{
     for (slot, number) in slots.iter_mut().zip(first..) {
         *slot = number;
+    }
+}
+
+/// Repeats the last `period - 1` slots, with `gap` before them, as far as there are slots.
+fn repeat_to_the_left<T: Copy>(slots: &mut [T], period: usize, gap: T) {
+    let Some(delimiter) = slots.len().checked_sub(period) else { return };
+    slots[delimiter] = gap;
+    let (end, mut done) = (slots.len(), period);
+    while done < end {
+        let more = done.min(end - done);
+        slots.copy_within(end - more.., end - done - more);
+        done += more;
     }
 }

@@ -18,6 +18,20 @@ pub enum Purpose {
     TrainingNegatives,
     /// Negatives for a sampled ranking.
     RankingNegatives,
+    /// Which part of a user's sequence is learned from in the given view.
+    Crop {
+        /// 0 for the first view, 1 for the second.
+        view: u8,
+    },
+    /// Negatives for each step of a user.
+    StepNegatives,
+    /// Which two operators augment a user's sequence.
+    Operators,
+    /// What an operator does to a user's sequence in the given augmented view.
+    Augmentation {
+        /// 0 for the first view, 1 for the second.
+        view: u8,
+    },
 }
 
 impl Purpose {
@@ -27,6 +41,10 @@ impl Purpose {
             Self::Repeats { view } => 1 << 8 | u32::from(view),
             Self::TrainingNegatives => 2 << 8,
             Self::RankingNegatives => 3 << 8,
+            Self::Crop { view } => 4 << 8 | u32::from(view),
+            Self::StepNegatives => 5 << 8,
+            Self::Operators => 6 << 8,
+            Self::Augmentation { view } => 7 << 8 | u32::from(view),
         }
     }
 }
@@ -155,6 +173,12 @@ mod tests {
             first(Purpose::Repeats { view: 0 }, 1, 0),
             first(Purpose::Repeats { view: 0 }, 0, 1),
             first(Purpose::RankingNegatives, 0, 0),
+            first(Purpose::Crop { view: 0 }, 0, 0),
+            first(Purpose::Crop { view: 1 }, 0, 0),
+            first(Purpose::StepNegatives, 0, 0),
+            first(Purpose::Operators, 0, 0),
+            first(Purpose::Augmentation { view: 0 }, 0, 0),
+            first(Purpose::Augmentation { view: 1 }, 0, 0),
         ];
         for (i, word) in words.iter().enumerate() {
             assert!(!words[..i].contains(word));

@@ -1,6 +1,8 @@
 //! Batches: arrays in, arrays filled.
 
-use blin_core::batch::{self, Corpus, RowOptions};
+use blin_core::augment::Augmentation;
+use blin_core::batch::{self, Corpus, Filled, RowOptions};
+use blin_core::error::Error;
 use blin_core::negatives::Sampler;
 use blin_core::padding::{Positions, Slots};
 use numpy::{
@@ -11,6 +13,30 @@ use pyo3::prelude::*;
 use rayon::prelude::*;
 
 use crate::errors::Result;
+
+/// The arrays of a view: items, targets, segments, positions, copies, steps and perhaps weights.
+type ViewArrays<'py> = (
+    PyReadwriteArray2<'py, i64>,
+    PyReadwriteArray2<'py, i64>,
+    PyReadwriteArray2<'py, i32>,
+    PyReadwriteArray2<'py, i32>,
+    PyReadwriteArray2<'py, i32>,
+    PyReadwriteArray2<'py, i64>,
+    Option<PyReadwriteArray2<'py, f32>>,
+);
+
+fn slots<'a>(arrays: &'a mut ViewArrays<'_>) -> Result<Slots<'a>> {
+    let (items, targets, segments, positions, copies, steps, weights) = arrays;
+    Ok(Slots {
+        items: items.as_slice_mut()?,
+        targets: targets.as_slice_mut()?,
+        segments: segments.as_slice_mut()?,
+        positions: positions.as_slice_mut()?,
+        copies: copies.as_slice_mut()?,
+        steps: steps.as_slice_mut()?,
+        weights: weights.as_mut().map(|weights| weights.as_slice_mut()).transpose()?,
+    })
+}
 
 /// Fills the views of training batches from sequences that it keeps a reference to.
 #[pyclass(frozen, module = "blin._core")]
@@ -24,7 +50,9 @@ pub struct Batcher {
 #[pymethods]
 impl Batcher {
     #[new]
-    #[pyo3(signature = (items, starts, ends, *, max_len, padding, fit, copies, positions, pack, seed))]
+    #[pyo3(signature = (
+        items, starts, ends, *, max_len, padding, fit, copies, positions, pack, seed, crop = 0.0
+    ))]
     #[expect(clippy::too_many_arguments, reason = "keyword-only in Python")]
     fn new(
         items: Bound<'_, PyArray1<u32>>,
@@ -37,6 +65,7 @@ impl Batcher {
         positions: &str,
         pack: bool,
         seed: u64,
+        crop: f64,
     ) -> Result<Self> {
         let options = RowOptions {
             max_len,
@@ -45,42 +74,121 @@ impl Batcher {
             copies: copies.parse()?,
             positions: positions.parse()?,
             pack,
+            crop: if (0.0..=1.0).contains(&crop) {
+                crop
+            } else {
+                return Err(Error::argument("crop", "a share between 0 and 1", crop).into());
+            },
             seed,
         };
         let (items_view, starts_view, ends_view) =
             (items.try_readonly()?, starts.try_readonly()?, ends.try_readonly()?);
-        Corpus::new(items_view.as_slice()?, starts_view.as_slice()?, ends_view.as_slice()?)?;
+        Corpus::new(items_view.as_slice()?, starts_view.as_slice()?, ends_view.as_slice()?)?
+            .check()?;
         Ok(Self { items: items.unbind(), starts: starts.unbind(), ends: ends.unbind(), options })
     }
 
-    /// Fills one view for these users and returns the number of rows used.
-    #[expect(clippy::too_many_arguments, reason = "one argument an array")]
+    /// Fills the views of a batch of these users, and for each step the place of its user.
+    ///
+    /// Returns the rows of each view and the number of steps.
     fn fill(
         &self,
         py: Python<'_>,
         users: PyReadonlyArray1<'_, u32>,
         epoch: u32,
-        view: u8,
-        mut items: PyReadwriteArray2<'_, i64>,
-        mut targets: PyReadwriteArray2<'_, i64>,
-        mut segments: PyReadwriteArray2<'_, i64>,
-        mut positions: PyReadwriteArray2<'_, i64>,
-        mut newest: PyReadwriteArray2<'_, bool>,
-    ) -> Result<usize> {
-        let corpus_items = self.items.bind(py).try_readonly()?;
+        mut views: Vec<ViewArrays<'_>>,
+        mut step_users: PyReadwriteArray1<'_, i64>,
+    ) -> Result<(Vec<usize>, usize)> {
+        let users = users.as_slice()?;
+        let views = views.iter_mut().map(slots).collect::<Result<Vec<_>>>()?;
+        let step_users = step_users.as_slice_mut()?;
+        let Filled { rows, steps } = self.with_corpus(py, |corpus| {
+            batch::fill_views(corpus, &self.options, users, epoch, views, step_users)
+        })?;
+        Ok((rows, steps))
+    }
+
+    /// Fills two augmented views of these users and returns the rows of each.
+    #[expect(clippy::too_many_arguments, reason = "one argument an array")]
+    fn fill_augmented(
+        &self,
+        py: Python<'_>,
+        users: PyReadonlyArray1<'_, u32>,
+        epoch: u32,
+        augmentations: Vec<(String, f64)>,
+        mask: u32,
+        mut first: ViewArrays<'_>,
+        mut second: ViewArrays<'_>,
+    ) -> Result<[usize; 2]> {
+        let augmentations = augmentations
+            .iter()
+            .map(|(operator, ratio)| Augmentation::new(operator.parse()?, *ratio))
+            .collect::<std::result::Result<Vec<_>, Error>>()?;
+        let users = users.as_slice()?;
+        let views = [slots(&mut first)?, slots(&mut second)?];
+        self.with_corpus(py, |corpus| {
+            batch::fill_augmented(corpus, &self.options, &augmentations, mask, users, epoch, views)
+        })
+    }
+
+    /// Fills one row of negatives for each step of a batch of so many views, and their `log_q`.
+    #[expect(clippy::too_many_arguments, reason = "one argument an array")]
+    fn fill_negatives(
+        &self,
+        py: Python<'_>,
+        sampler: &NegativeSampler,
+        users: PyReadonlyArray1<'_, u32>,
+        epoch: u32,
+        views: usize,
+        outside_history: bool,
+        mut negatives: PyReadwriteArray2<'_, i64>,
+        mut log_q: PyReadwriteArray2<'_, f32>,
+    ) -> Result<()> {
+        let users = users.as_slice()?;
+        let count = negatives.shape()[1];
+        let (negatives, log_q) = (negatives.as_slice_mut()?, log_q.as_slice_mut()?);
+        self.with_corpus(py, |corpus| {
+            sampler.sampler.for_steps(
+                corpus,
+                &self.options,
+                users,
+                epoch,
+                views,
+                outside_history,
+                count,
+                negatives,
+                log_q,
+            )
+        })
+    }
+
+    /// Marks, in one row a user, which of the negatives are in the user's sequence.
+    fn mark_history(
+        &self,
+        py: Python<'_>,
+        sampler: &NegativeSampler,
+        users: PyReadonlyArray1<'_, u32>,
+        negatives: PyReadonlyArray1<'_, i64>,
+        mut marks: PyReadwriteArray2<'_, bool>,
+    ) -> Result<()> {
+        let (users, negatives) = (users.as_slice()?, negatives.as_slice()?);
+        let marks = marks.as_slice_mut()?;
+        self.with_corpus(py, |corpus| sampler.sampler.mark_history(corpus, users, negatives, marks))
+    }
+}
+
+impl Batcher {
+    /// Does something with the sequences while other threads run Python.
+    fn with_corpus<T: Send>(
+        &self,
+        py: Python<'_>,
+        job: impl Send + FnOnce(&Corpus<'_>) -> blin_core::error::Result<T>,
+    ) -> Result<T> {
+        let items = self.items.bind(py).try_readonly()?;
         let starts = self.starts.bind(py).try_readonly()?;
         let ends = self.ends.bind(py).try_readonly()?;
-        let corpus = Corpus::new(corpus_items.as_slice()?, starts.as_slice()?, ends.as_slice()?)?;
-        let users = users.as_slice()?;
-        let slots = Slots {
-            items: items.as_slice_mut()?,
-            targets: targets.as_slice_mut()?,
-            segments: segments.as_slice_mut()?,
-            positions: positions.as_slice_mut()?,
-            newest: newest.as_slice_mut()?,
-        };
-        let options = &self.options;
-        Ok(py.detach(|| batch::fill_view(&corpus, options, users, epoch, view, slots))?)
+        let corpus = Corpus::new(items.as_slice()?, starts.as_slice()?, ends.as_slice()?)?;
+        Ok(py.detach(|| job(&corpus))?)
     }
 }
 
@@ -95,8 +203,8 @@ pub fn fill_histories(
     max_len: usize,
     mode: &str,
     mut items: PyReadwriteArray2<'_, i64>,
-    mut segments: PyReadwriteArray2<'_, i64>,
-    mut positions: PyReadwriteArray2<'_, i64>,
+    mut segments: PyReadwriteArray2<'_, i32>,
+    mut positions: PyReadwriteArray2<'_, i32>,
 ) -> Result<()> {
     let corpus = Corpus::new(history_items.as_slice()?, starts.as_slice()?, ends.as_slice()?)?;
     let mode: Positions = mode.parse()?;
@@ -167,7 +275,7 @@ impl NegativeSampler {
     ) -> Result<()> {
         let (items, starts, ends) =
             (history_items.as_slice()?, starts.as_slice()?, ends.as_slice()?);
-        Corpus::new(items, starts, ends)?;
+        Corpus::new(items, starts, ends)?.check()?;
         let users = users.as_slice()?;
         let count = out.shape()[1].max(1);
         let rows = out.as_slice_mut()?;
