@@ -19,6 +19,7 @@ _CHOICES = {
     "positions": ("absolute", "per-copy"),
     "sampling": ("uniform", "popularity"),
     "negatives_per": ("batch", "position"),
+    "loss_positions": ("all", "last"),
 }
 
 
@@ -61,6 +62,8 @@ class BatchSpec:
             given K of its own (``position``).
         exclude_history: leave the items of a user's training sequence out of its negatives.
         augmentations: the operators for ``Batch.augmented``; none for no augmented views.
+        loss_positions: what is learned from: ``all`` steps of a sequence, or the ``last`` step of
+            each of its prefixes, which stand in the rows as if they were users.
     """
 
     max_len: int
@@ -71,6 +74,7 @@ class BatchSpec:
     negatives_per: str = "batch"
     exclude_history: bool = False
     augmentations: tuple[Augmentation, ...] = ()
+    loss_positions: str = "all"
 
     def __post_init__(self) -> None:
         """Refuses what no batch can be."""

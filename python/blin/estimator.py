@@ -15,6 +15,7 @@ from blin.config import build, check_known
 from blin.data.dataset import Dataset
 from blin.errors import BlinError
 from blin.inference.recommend import recommend_histories, recommend_users
+from blin.inference.session import Session
 from blin.models.blin import BlinConfig
 from blin.training.trainer import Event, RunResult, TrainingConfig, train
 
@@ -134,6 +135,17 @@ class Blin:
         return recommend_users(
             self.trained, self._dataset, users or [], k=k, include_seen=include_seen
         ).table
+
+    def session(self, *, form: str = "auto") -> Session:
+        """Returns an empty history to push items to, see :class:`~blin.inference.session.Session`.
+
+        Args:
+            form: ``recurrent``, ``window``, or ``auto`` for the first where the settings allow it.
+
+        Raises:
+            ConfigError: The settings have no recurrent form, and it was asked for.
+        """
+        return Session(self.trained, form=form)
 
     def save_pretrained(self, path: str | Path) -> None:
         """Writes config.json, model.safetensors and items.parquet into a directory."""

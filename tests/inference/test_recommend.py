@@ -11,7 +11,12 @@ from blin import Blin, BlinError, evaluate
 from blin.data.dataset import Dataset
 from blin.errors import CheckpointError, ConfigError, DataError
 from blin.inference import recommend
-from blin.inference.recommend import recommend_all, recommend_histories, recommend_users
+from blin.inference.recommend import (
+    best_items,
+    recommend_all,
+    recommend_histories,
+    recommend_users,
+)
 from small import SMALL
 
 
@@ -90,14 +95,14 @@ def test_everybody_gets_the_same_as_alone(
 
 def test_ties_go_to_the_lower_item() -> None:
     scores = torch.tensor([[0.0, 1.0, 2.0, 1.0, 2.0, 1.0], [5.0, 5.0, 5.0, 5.0, 5.0, 5.0]])
-    values, items = recommend._top(scores, 3)
+    values, items = best_items(scores, 3)
     assert items.tolist() == [[2, 4, 1], [0, 1, 2]]
     assert values.tolist() == [[2, 2, 1], [5, 5, 5]]
 
 
 def test_top_is_a_sort() -> None:
     scores = torch.from_numpy(np.random.default_rng(0).integers(0, 7, (50, 30))).float()
-    _, items = recommend._top(scores, 9)
+    _, items = best_items(scores, 9)
     for row, found in zip(scores.tolist(), items.tolist(), strict=True):
         assert found == sorted(range(30), key=lambda item: (-row[item], item))[:9]
 

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from blin.batch import Batch, View
+from blin.config import build as build_config
+from blin.config import check_known
 from blin.data.dataset import Dataset
 from blin.data.loader import Rows, TrainingLoader
 from blin.errors import ConfigError
@@ -17,6 +19,8 @@ from blin.models import MODELS
 from blin.models.blin import BlinConfig, BlinModel
 from blin.models.markov import Markov
 from blin.models.popularity import Popularity
+from blin.nn.attention import linear
+from blin.training.trainer import TrainingConfig
 
 V = 12
 
@@ -27,6 +31,9 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "pre-norm, per-copy": {"norm_first": True, "positions": "per-copy", "activation": "gelu"},
     "no positions, no convolution": {"positions": "none", "kernel_size": 0, "hidden_dim": 24},
     "long kernel, logQ": {"kernel_size": 5, "log_q": True},
+    "softmax attention, positions from the end": {"attention": "softmax", "positions": "reversed"},
+    "bidirectional": {"causal": False, "loss_positions": "last", "kernel_size": 5},
+    "bidirectional softmax": {"causal": False, "loss_positions": "last", "attention": "softmax"},
 }
 
 
@@ -114,8 +121,9 @@ def test_an_empty_history_has_finite_scores(settings: dict[str, Any]) -> None:
     assert torch.isfinite(build(**settings).score(batch(view([[0] * 9])))).all()
 
 
-def test_later_items_change_nothing_earlier(settings: dict[str, Any]) -> None:
-    model = build(**settings).eval()
+@pytest.mark.parametrize("name", [name for name in VARIANTS if not name.startswith("bidirec")])
+def test_later_items_change_nothing_earlier(name: str) -> None:
+    model = build(**VARIANTS[name]).eval()
     before = model.encode(view(ROWS))
     for position in range(1, 9):
         changed = [list(row) for row in ROWS]
@@ -161,7 +169,7 @@ def test_older_copies_count_in_the_sequence_loss_and_not_in_the_divergence() -> 
     assert both["kl"].abs() < 1e-12
 
 
-@pytest.mark.parametrize("positions", ["absolute", "per-copy"])
+@pytest.mark.parametrize("positions", ["absolute", "per-copy", "reversed"])
 def test_sharing_rows_changes_no_loss(small_dataset: Dataset, positions: str) -> None:
     torch.manual_seed(0)
     config = BlinConfig(dim=8, max_len=16, dropout=0.0, positions=positions)
@@ -192,7 +200,22 @@ def test_parameters_are_counted() -> None:
         ({"dim": 6, "num_heads": 4}, "num_heads: expected a divisor of dim 6, found 4"),
         ({"dropout": 1.0}, r"dropout: expected a number in \[0, 1\), found 1.0"),
         ({"activation": "tanh"}, "activation: expected one of relu, gelu, silu, found 'tanh'"),
-        ({"positions": "both"}, "positions: expected absolute, per-copy or none, found 'both'"),
+        (
+            {"positions": "both"},
+            "positions: expected one of absolute, per-copy, reversed, none, found 'both'",
+        ),
+        ({"attention": "flash"}, "attention: expected one of linear, softmax, found 'flash'"),
+        ({"execution": "fast"}, "execution: expected one of auto, parallel, chunked, recurrent"),
+        (
+            {"execution": "chunked", "attention": "softmax"},
+            "execution: expected auto with softmax attention, found 'chunked'",
+        ),
+        (
+            {"execution": "recurrent", "causal": False, "loss_positions": "last"},
+            "execution: expected another than recurrent with causal = false",
+        ),
+        ({"causal": False}, "causal: expected true .* would see the next item, the very one"),
+        ({"loss_positions": "first"}, "loss_positions: expected one of all, last, found 'first'"),
         ({"max_len": 0}, "max_len: expected at least 1, found 0"),
         ({"kl_weight": -1.0}, "kl_weight: expected at least 0, found -1.0"),
     ],
@@ -202,10 +225,83 @@ def test_impossible_settings_are_refused(settings: dict[str, Any], message: str)
         BlinConfig(**settings)
 
 
-def test_every_model_is_a_module_with_a_dataclass() -> None:
-    for model in MODELS.values():
-        assert issubclass(model.module, nn.Module)
-        model.config()
+def test_bidirectional_operators_do_look_ahead() -> None:
+    """The reason for the refusal: here a later item does reach an earlier state."""
+    model = build(causal=False, loss_positions="last").eval()
+    before = model.encode(view([[0, 0, 0, 0, 0, 1, 2, 3, 4]]))
+    after = model.encode(view([[0, 0, 0, 0, 0, 1, 2, 3, 5]]))
+    assert (before[:, 5:] != after[:, 5:]).any(dim=2).all()
+
+
+@pytest.mark.parametrize("causal", [True, False])
+def test_executions_agree(causal: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(linear, "CHUNK", 4)
+    loss_positions = "all" if causal else "last"
+    states, grads = {}, {}
+    for execution in ("parallel", "chunked", *(["recurrent"] if causal else [])):
+        settings = {"execution": execution, "causal": causal, "loss_positions": loss_positions}
+        model = build(**settings, dropout=0.0)
+        states[execution] = model.encode(view(ROWS))
+        states[execution].square().sum().backward()
+        grads[execution] = {name: p.grad for name, p in model.named_parameters()}
+    for execution, state in states.items():
+        torch.testing.assert_close(state, states["parallel"], rtol=1e-12, atol=1e-12)
+        for name, grad in grads[execution].items():
+            expected = grads["parallel"][name]
+            torch.testing.assert_close(grad, expected, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("attention", ["linear", "softmax"])
+def test_half_precision_comes_near(attention: str) -> None:
+    model = build(attention=attention).float().eval()
+    exact = model.score(batch(view(ROWS)))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        rough = model.score(batch(view(ROWS)))
+    assert not torch.equal(rough.float(), exact)
+    torch.testing.assert_close(rough.float(), exact, rtol=0.05, atol=0.005)
+
+
+def test_positions_from_the_end_are_absolute_ones_read_backwards() -> None:
+    """A single copy ends at the right edge: place N - 1 is step 0 from the end."""
+    absolute, reversed_ = build(), build(positions="reversed")
+    with torch.no_grad():
+        table = absolute.position_embedding.weight  # type: ignore[union-attr]
+        reversed_.position_embedding.weight.copy_(table.flip(0))  # type: ignore[union-attr]
+    rows = view(ROWS)
+    real = rows.segments > 0
+    torch.testing.assert_close(
+        absolute.eval().encode(rows)[real], reversed_.eval().encode(rows)[real]
+    )
+
+
+def test_weights_have_the_names_that_saved_models_know() -> None:
+    block = {
+        "attention.qkv": ("weight", "bias"),
+        "attention.local": ("weight", "bias"),
+        "attention.out": ("weight", "bias"),
+        "attention_norm": ("weight", "bias"),
+        "feed_forward.expand": ("weight", "bias"),
+        "feed_forward.contract": ("weight", "bias"),
+        "feed_forward_norm": ("weight", "bias"),
+    }
+    expected = {
+        f"blocks.{number}.{part}.{name}"
+        for number in (0, 1)
+        for part, names in block.items()
+        for name in names
+    }
+    expected |= {"item_embedding.weight", "position_embedding.weight"}
+    expected |= {"embedding_norm.weight", "embedding_norm.bias"}
+    assert set(build().state_dict()) == expected
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_model_is_a_module_with_a_dataclass(name: str) -> None:
+    model = MODELS[name]
+    assert issubclass(model.module, nn.Module)
+    check_known(model.defaults, model.config, TrainingConfig)
+    build_config(model.config, model.defaults)
+    build_config(TrainingConfig, model.defaults)
 
 
 def scores(model: Popularity | Markov, history: list[int]) -> Tensor:

@@ -1,6 +1,8 @@
-"""Causal linear attention and gated convolution, one scalar at a time."""
+"""Attention, gated convolution and positions, one scalar at a time."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -8,17 +10,21 @@ from torch import Tensor
 from blin.nn.attention.linear import KEY_CAP
 
 
-def visible(segments: list[int], i: int, j: int) -> bool:
-    return j <= i and segments[i] == segments[j] and segments[i] > 0
+def visible(segments: list[int], i: int, *, causal: bool) -> list[int]:
+    return [
+        j for j in range(len(segments)) if segments[i] == segments[j] > 0 and (j <= i or not causal)
+    ]
 
 
-def linear_attention(queries: Tensor, keys: Tensor, values: Tensor, segments: list[int]) -> Tensor:
+def linear_attention(
+    queries: Tensor, keys: Tensor, values: Tensor, segments: list[int], *, causal: bool
+) -> Tensor:
     """(N, D) of one row and head to (N, D)."""
     n, dim = queries.shape
     capped = KEY_CAP * torch.tanh(keys / KEY_CAP)
     rows = []
     for i in range(n):
-        seen = [j for j in range(n) if visible(segments, i, j)]
+        seen = visible(segments, i, causal=causal)
         row = torch.zeros(dim, dtype=values.dtype)
         for channel in range(dim):
             if not seen:
@@ -31,15 +37,65 @@ def linear_attention(queries: Tensor, keys: Tensor, values: Tensor, segments: li
     return torch.stack(rows)
 
 
-def convolution(x: Tensor, weight: Tensor, bias: Tensor, segments: list[int]) -> Tensor:
+def softmax_attention(
+    queries: Tensor, keys: Tensor, values: Tensor, segments: list[int], *, causal: bool
+) -> Tensor:
+    """(N, D) of one row and head to (N, D)."""
+    n, dim = queries.shape
+    rows = []
+    for i in range(n):
+        seen = visible(segments, i, causal=causal)
+        row = torch.zeros(dim, dtype=values.dtype)
+        if seen:
+            logits = [(queries[i] * keys[j]).sum() / dim**0.5 for j in seen]
+            for weight, j in zip(torch.stack(logits).softmax(-1), seen, strict=True):
+                row = row + weight * values[j]
+        rows.append(row)
+    return torch.stack(rows)
+
+
+def by_row_and_head(
+    attention: Callable[..., Tensor],
+    heads: list[Tensor],
+    segments: list[list[int]],
+    *,
+    causal: bool,
+) -> Tensor:
+    """(B, H, N, D) heads and (B, N) segments to (B, H, N, D)."""
+    return torch.stack(
+        [
+            torch.stack(
+                [
+                    attention(*(part[row, head] for part in heads), marks, causal=causal)
+                    for head in range(heads[0].shape[1])
+                ]
+            )
+            for row, marks in enumerate(segments)
+        ]
+    )
+
+
+def convolution(
+    x: Tensor, weight: Tensor, bias: Tensor, segments: list[int], *, causal: bool
+) -> Tensor:
     """(N, D) of one row to (N, D); ``weight`` is (K, D)."""
+    ahead = 0 if causal else (len(weight) - 1) // 2
     rows = []
     for i in range(len(x)):
         row = torch.zeros_like(bias)
         if segments[i] > 0:
             row = row + bias
-            for lag in range(len(weight)):
-                if i >= lag and segments[i - lag] == segments[i]:
-                    row = row + weight[lag] * x[i - lag]
+            for tap in range(len(weight)):
+                j = i + ahead - tap
+                if 0 <= j < len(x) and segments[j] == segments[i]:
+                    row = row + weight[tap] * x[j]
         rows.append(row)
     return torch.stack(rows)
+
+
+def positions_from_end(segments: list[int]) -> list[int]:
+    """(N,) segments of one row to (N,)."""
+    return [
+        sum(later == own for later in segments[place + 1 :]) if own > 0 else 0
+        for place, own in enumerate(segments)
+    ]

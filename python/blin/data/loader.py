@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from blin._core import Batcher, NegativeSampler, fill_histories, shuffle_users
 from blin.batch import Batch, BatchSpec, View
 from blin.data.dataset import Dataset
+from blin.data.prefixes import last_steps, prefixes
 from blin.errors import DataError
 
 PREFETCH = 2
@@ -60,7 +61,8 @@ class TrainingLoader:
 
     A batch depends on (seed, epoch, step) and its share of the ranks alone: not on the batches
     before it, the number of threads or the depth of the prefetch. Users with fewer than two
-    training items are left out.
+    training items are left out. Where only last steps are learned from, each prefix of a training
+    sequence takes the place of a user with that sequence.
 
     Args:
         dataset: a prepared dataset.
@@ -95,6 +97,10 @@ class TrainingLoader:
         self._sampler = NegativeSampler(dataset.num_items, counts=counts)
         self._log_q = _log_expectation(dataset.num_items, counts, spec.num_negatives)
         starts, ends = dataset.training_ranges()
+        self._owners = None
+        if spec.loss_positions == "last":
+            owners, starts, ends = prefixes(starts, ends)
+            self._owners = torch.from_numpy(owners)
         self.users = np.flatnonzero(ends - starts >= 2).astype(np.uint32)
         if len(self.users) == 0:
             raise DataError(f"{dataset.path}: no user has two items to learn from")
@@ -145,7 +151,7 @@ class TrainingLoader:
         step_users = np.empty(most, dtype=np.int64)
         rows, steps = self._batcher.fill(users, epoch, views, step_users)
         negatives, log_q, excluded = self._negatives(users, epoch, step, steps)
-        return Batch(
+        batch = Batch(
             users=torch.from_numpy(users.astype(np.int64)),
             views=tuple(_view(*pair) for pair in zip(views, rows, strict=True)),
             negatives=torch.from_numpy(negatives),
@@ -154,6 +160,7 @@ class TrainingLoader:
             excluded=None if excluded is None else torch.from_numpy(excluded),
             augmented=self._augmented(users, epoch),
         )
+        return batch if self._owners is None else last_steps(batch, self._owners)
 
     def _negatives(
         self, users: NDArray[np.uint32], epoch: int, step: int, steps: int

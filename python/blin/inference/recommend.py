@@ -128,11 +128,11 @@ def _tables(
         if not include_seen:
             rows, seen = flat_histories(items, starts[part], ends[part])
             scores[rows.to(scores.device), seen.to(scores.device)] = -torch.inf
-        values, best = _top(scores, min(k, model.num_items))
+        values, best = best_items(scores, min(k, model.num_items))
         yield _table(model, names[part], values, best)
 
 
-def _top(scores: torch.Tensor, k: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+def best_items(scores: torch.Tensor, k: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Returns the k highest scores of each row and their items; the lower item first on a tie."""
     values, _ = torch.topk(scores, k, dim=1)
     threshold = values[:, -1:]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
 from blin.batch import Batch, BatchSpec
 from blin.models.blin import BlinConfig, BlinModel
+from blin.nn.embedding import ItemEmbedding
 
 
 class Scorer(Protocol):
@@ -25,11 +27,43 @@ class Scorer(Protocol):
         """Returns (B, V + 1) scores of the next item, or (B, K) for (B, K) candidates."""
 
 
+@runtime_checkable
+class Recurrent(Protocol):
+    """A module that can read a history item by item, at a cost that never grows.
+
+    Not all settings of such a module allow it; ``recurrence_obstacle`` says what stands in the way.
+    """
+
+    item_embedding: ItemEmbedding
+
+    @property
+    def recurrence_obstacle(self) -> str | None:
+        """Why the recurrent form would not give the scores of the full one; None if it does."""
+
+    def advance(self, items: Tensor, state: Any) -> tuple[Tensor, Any]:
+        """Reads the next (B, M) items and returns (B, M, D) states and what to go on from."""
+
+
 class Model(NamedTuple):
-    """A model that can be trained."""
+    """A model that can be trained.
+
+    Attributes:
+        module: built from the number of items and a config.
+        config: its settings, a dataclass.
+        defaults: settings, of the model and of its training, that differ from their usual default.
+    """
 
     module: type[nn.Module]
     config: type[Any]
+    defaults: Mapping[str, object] = {}
 
 
-MODELS = {"blin": Model(BlinModel, BlinConfig)}
+MODELS = {
+    "blin": Model(BlinModel, BlinConfig),
+    "blin-paper": Model(BlinModel, BlinConfig, {"causal": False, "loss_positions": "last"}),
+    "blin-zc": Model(BlinModel, BlinConfig, {"padding": "zero", "crop": 0.6}),
+    "blin-d": Model(BlinModel, BlinConfig, {"attention": "softmax"}),
+    "blin-dwc": Model(BlinModel, BlinConfig, {"kernel_size": 0}),
+    "blin-bkl": Model(BlinModel, BlinConfig, {"kl_weight": 0.0}),
+}
+"""Blin, Blin as printed, and what its paper takes away one by one to see what is missing."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor, nn
 
 from blin.nn.dropout import Dropout
@@ -37,8 +39,19 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, segments: Tensor) -> Tensor:
         """Maps (B, N, D) inputs with (B, N) segments to (B, N, D)."""
+        return self._finish(x, self.attention(self._enter(x), segments))
+
+    def advance(self, x: Tensor, state: Any) -> tuple[Tensor, Any]:
+        """Maps the next positions, (B, M, D), by an attention that can go on from its state."""
+        attended, state = self.attention.advance(self._enter(x), state)  # type: ignore[operator]
+        return self._finish(x, attended), state
+
+    def _enter(self, x: Tensor) -> Tensor:
+        return self.attention_norm(x) if self.norm_first else x
+
+    def _finish(self, x: Tensor, attended: Tensor) -> Tensor:
+        x = x + self.dropout(attended)
         if self.norm_first:
-            x = x + self.dropout(self.attention(self.attention_norm(x), segments))
             return x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))  # type: ignore[no-any-return]
-        x = self.attention_norm(x + self.dropout(self.attention(x, segments)))
+        x = self.attention_norm(x)
         return self.feed_forward_norm(x + self.dropout(self.feed_forward(x)))  # type: ignore[no-any-return]

@@ -208,6 +208,7 @@ def train(
         hint = did_you_mean(model, MODELS) or f"; known are {', '.join(MODELS)}"
         raise ConfigError(f'unknown model "{model}"{hint}')
     check_known(settings, MODELS[model].config, TrainingConfig)
+    settings = {**MODELS[model].defaults, **settings}
     settings.setdefault("max_len", fitting_max_len(dataset))
     trainer = _Trainer(dataset, model, settings, device, threads, on_event)
     trainer.create_run(runs_dir)

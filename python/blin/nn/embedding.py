@@ -1,0 +1,65 @@
+"""Embeddings of items and positions, and the scores that an item's embedding gives."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class ItemEmbedding(nn.Embedding):
+    """One vector an item, for its place in a history and, tied, for its score.
+
+    Args:
+        num_items: V; items are 1…V, row 0 is padding and stays 0.
+        dim: width D.
+    """
+
+    def __init__(self, num_items: int, dim: int) -> None:
+        super().__init__(num_items + 1, dim, padding_idx=0)
+
+    def score(self, states: Tensor, candidates: Tensor | None = None) -> Tensor:
+        """Returns the dot products of (B, D) states with items.
+
+        Args:
+            states: (B, D).
+            candidates: (B, K) items; None for the whole catalogue.
+
+        Returns:
+            (B, V + 1), or (B, K) for the candidates; column 0 of the former is padding's.
+        """
+        if candidates is None:
+            return states @ self.weight.t()
+        return (self.weight[candidates] @ states.unsqueeze(-1)).squeeze(-1)
+
+
+class PositionEmbedding(nn.Embedding):
+    """One vector a position; positions beyond the table share its last vector.
+
+    Args:
+        max_len: rows of the table, N.
+        dim: width D.
+    """
+
+    def __init__(self, max_len: int, dim: int) -> None:
+        super().__init__(max_len, dim)
+
+    def forward(self, positions: Tensor) -> Tensor:
+        """Maps (B, N) positions to (B, N, D)."""
+        return super().forward(positions.clamp(max=self.num_embeddings - 1))
+
+
+def positions_from_end(segments: Tensor) -> Tensor:
+    """Returns how many later positions share the segment, (B, N) to (B, N): 0 for the newest.
+
+    The positions of a segment follow one another, with nothing but padding (0) between them, which
+    is 0 too.
+    """
+    flipped = segments.flip(1)
+    real = flipped > 0
+    places = torch.arange(1, flipped.shape[1] + 1, device=flipped.device)
+    latest = torch.where(real, places, 0).cummax(dim=1).values  # 0 before the first real one
+    later = nn.functional.pad(latest, (1, 0))[:, :-1]
+    neighbour = nn.functional.pad(flipped, (1, 0)).gather(1, later)
+    count = real.cumsum(dim=1)
+    newest = torch.where(real & (neighbour != flipped), count, 0).cummax(dim=1).values
+    return torch.where(real, count - newest, 0).flip(1)

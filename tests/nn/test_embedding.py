@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from blin.nn.embedding import ItemEmbedding, PositionEmbedding, positions_from_end
+from reference import attention as reference
+
+
+@st.composite
+def rows_of_segments(draw: st.DrawFn) -> list[int]:
+    """Segments one after the other, the newest numbered 1, with padding anywhere."""
+    sizes = draw(st.lists(st.integers(1, 4), max_size=5))
+    row = [len(sizes) - place for place, size in enumerate(sizes) for _ in range(size)]
+    for _ in range(draw(st.integers(0, 5))):
+        row.insert(draw(st.integers(0, len(row))), 0)
+    return row or [0]
+
+
+@given(row=rows_of_segments())
+def test_positions_from_the_end_are_counted(row: list[int]) -> None:
+    assert positions_from_end(torch.tensor([row]))[0].tolist() == reference.positions_from_end(row)
+
+
+def test_positions_from_the_end_of_several_rows() -> None:
+    segments = torch.tensor([[0, 2, 2, 0, 1, 1], [0, 0, 0, 0, 0, 0], [3, 2, 1, 0, 1, 1]])
+    assert positions_from_end(segments).tolist() == [
+        [0, 1, 0, 0, 1, 0],
+        [0, 0, 0, 0, 0, 0],
+        [0, 0, 2, 0, 1, 0],
+    ]
+
+
+def test_positions_beyond_the_table_share_its_last_vector() -> None:
+    embedding = PositionEmbedding(3, 2)
+    vectors = embedding(torch.tensor([[0, 2, 3, 99]]))[0]
+    assert torch.equal(vectors, embedding.weight[[0, 2, 2, 2]])
+
+
+def test_scores_are_dot_products_with_the_items() -> None:
+    embedding = ItemEmbedding(3, 2)
+    with torch.no_grad():
+        embedding.weight.copy_(torch.tensor([[0.0, 0], [1, 2], [3, 4], [5, 6]]))
+    states = torch.tensor([[1.0, 0], [1, -1]])
+    assert embedding.score(states).tolist() == [[0, 1, 3, 5], [0, -1, -1, -1]]
+    assert embedding.score(states, torch.tensor([[3, 1], [2, 2]])).tolist() == [[5, 1], [-1, -1]]
