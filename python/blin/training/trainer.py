@@ -264,6 +264,7 @@ class _Trainer:
             rows,
             batch_size=self.config.batch_size,
             seed=self.config.seed,
+            pin_memory=self.device.type == "cuda",
         )
         self.progress = Progress()
         self.run = Path()
