@@ -1,7 +1,16 @@
 from __future__ import annotations
 
+import time
+from collections import Counter
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import fields, replace
+from itertools import combinations
+from typing import Any
+
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -11,9 +20,9 @@ from blin._core import (
     fill_histories,
     shuffle_users,
 )
-from blin.batch import BatchSpec
+from blin.batch import Augmentation, Batch, BatchSpec
 from blin.data.dataset import Dataset
-from blin.data.loader import Rows, TrainingLoader, history_batch
+from blin.data.loader import PREFETCH, Rows, TrainingLoader, history_batch
 from blin.errors import ConfigError
 from reference import batch as reference
 
@@ -88,7 +97,7 @@ OPTIONS = {
 }
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(
     lists=sequences, n=st.integers(1, 20), options=st.fixed_dictionaries(OPTIONS), data=st.data()
 )
@@ -126,6 +135,177 @@ def test_the_newest_copies_of_two_views_are_the_same_steps_in_the_same_order(
     for view in views:
         steps = [slot.step for row in view for slot in row if slot.copy == 1]
         assert steps == list(range(len(expected)))
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    lists=sequences,
+    n=st.integers(1, 20),
+    fit=st.sampled_from(["whole", "truncate"]),
+    pack=st.booleans(),
+    seed=st.integers(0, 99),
+)
+def test_a_weighed_step_counts_as_often_as_it_would_stand_in_the_row(
+    lists: list[list[int]], n: int, fit: str, pack: bool, seed: int
+) -> None:
+    options = {"padding": "random-repeat", "fit": fit, "positions": "absolute", "seed": seed}
+    users = list(range(len(lists)))
+    repeated = filled(lists, users, n, epoch=1, copies="reset", pack=pack, **options)
+    weighed = filled(lists, users, n, epoch=1, copies="weight", pack=pack, **options)
+    for long, short in zip(repeated.views, weighed.views, strict=True):
+        times = Counter(slot.step for row in long for slot in row if slot.target > 0)
+        weights = {slot.step: slot.weight for row in short for slot in row if slot.target > 0}
+        assert times == weights
+        assert all(slot.copy <= 1 for row in short for slot in row)
+
+
+@settings(max_examples=100, deadline=None)
+@given(lists=sequences, share=st.floats(0.01, 1), seed=st.integers(0, 99))
+def test_a_crop_keeps_a_stretch_of_at_least_its_share(
+    lists: list[list[int]], share: float, seed: int
+) -> None:
+    users = list(range(len(lists)))
+    options = {"fit": "whole", "copies": "reset", "positions": "absolute", "pack": False}
+    rows = filled(
+        lists, users, 20, padding="zero", epoch=1, seed=seed, crop=share, count=1, **options
+    )
+    for sequence, row in zip(lists, rows.views[0], strict=True):
+        kept = [slot for slot in row if slot.target > 0]
+        items = [*(slot.item for slot in kept), kept[-1].target]
+        assert len(items) >= share * len(sequence)
+        assert any(items == sequence[start : start + len(items)] for start in range(len(sequence)))
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    lists=sequences,
+    n=st.integers(1, 20),
+    operators=st.lists(
+        st.tuples(st.sampled_from(["crop", "mask", "reorder"]), st.floats(0.01, 1)),
+        min_size=1,
+        max_size=4,
+    ),
+    pack=st.booleans(),
+    positions=st.sampled_from(["absolute", "per-copy"]),
+    seed=st.integers(0, 2**64 - 1),
+    epoch=st.integers(0, 2**32 - 1),
+    data=st.data(),
+)
+def test_augmented_rows_are_what_the_description_says(
+    lists: list[list[int]],
+    n: int,
+    operators: list[tuple[str, float]],
+    pack: bool,
+    positions: str,
+    seed: int,
+    epoch: int,
+    data: st.DataObject,
+) -> None:
+    users = data.draw(st.permutations(range(len(lists))))
+    same = {"positions": positions, "pack": pack, "seed": seed}
+    batcher = Batcher(*flat(lists), max_len=n, padding="zero", fit="whole", copies="reset", **same)
+    views = [buffers((len(users), n), weigh=True) for _ in range(2)]
+    order = np.array(users, dtype=np.uint32)
+    rows = batcher.fill_augmented(order, epoch, operators, 31, *views)
+    expected = reference.augmented_views(lists, users, n, operators, mask=31, epoch=epoch, **same)
+    assert [slots(view, count) for view, count in zip(views, rows, strict=True)] == expected
+
+
+def test_operators_do_what_their_paper_says() -> None:
+    """One user of ten inputs, many epochs: lengths, contents, and that all of it is drawn."""
+    inputs = list(range(1, 11))
+    batcher = batcher_of([[*inputs, 11]], n=12)
+    seen: dict[str, set[tuple[int, ...]]] = {"crop": set(), "mask": set(), "reorder": set()}
+    for operator, drawn in seen.items():
+        for epoch in range(1000):
+            views = [buffers((1, 12), weigh=False) for _ in range(2)]
+            batcher.fill_augmented(np.zeros(1, np.uint32), epoch, [(operator, 0.35)], 99, *views)
+            drawn.update(tuple(item for item in view[0][0].tolist() if item) for view in views)
+    assert seen["crop"] == {tuple(range(start, start + 3)) for start in range(1, 9)}
+    masks = {tuple(place for place, item in enumerate(row) if item == 99) for row in seen["mask"]}
+    assert masks == set(combinations(range(10), 3))
+    assert all(b == 99 or a == b for row in seen["mask"] for a, b in zip(inputs, row, strict=True))
+    for row in seen["reorder"]:
+        assert sorted(row) == inputs
+        moved = [place for place in range(10) if row[place] != inputs[place]]
+        assert not moved or moved[-1] - moved[0] < 3
+    # Eight stretches of three: two neighbours swapped, or three turned or reversed.
+    assert len(seen["reorder"]) == 1 + 9 + 8 * 3
+
+
+def test_the_two_augmented_views_differ_in_their_operator() -> None:
+    batcher = batcher_of([[1, 2, 3, 4, 5]], n=4)
+    for epoch in range(50):
+        views = [buffers((1, 4), weigh=False) for _ in range(2)]
+        operators = [("crop", 0.5), ("mask", 0.5)]
+        batcher.fill_augmented(np.zeros(1, np.uint32), epoch, operators, 99, *views)
+        masked = [99 in view[0] for view in views]
+        assert sorted(masked) == [False, True]
+
+
+def batcher_of(lists: list[list[int]], *, n: int, **options: object) -> Batcher:
+    """A batcher of unpacked rows with one copy."""
+    defaults = {
+        "padding": "zero",
+        "fit": "whole",
+        "copies": "reset",
+        "positions": "absolute",
+        "pack": False,
+        "seed": 0,
+    }
+    return Batcher(*flat(lists), max_len=n, **{**defaults, **options})
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    lists=sequences,
+    n=st.integers(1, 12),
+    views=st.integers(1, 2),
+    crop=st.sampled_from([0.0, 0.3]),
+    popular=st.booleans(),
+    outside=st.booleans(),
+    seed=st.integers(0, 99),
+    data=st.data(),
+)
+def test_negatives_of_steps_are_those_of_the_description(
+    lists: list[list[int]],
+    n: int,
+    views: int,
+    crop: float,
+    popular: bool,
+    outside: bool,
+    seed: int,
+    data: st.DataObject,
+) -> None:
+    users = data.draw(st.permutations(range(len(lists))))
+    options = {"padding": "random-repeat", "fit": "whole", "copies": "reset"}
+    options |= {"positions": "absolute", "pack": True, "seed": seed, "crop": crop}
+    rows = reference.views(lists, users, n, epoch=5, count=views, **options)
+    counts = [item % 3 for item in range(1, 41)] if popular else [1] * 40
+    sampler = NegativeSampler(40, counts=np.array(counts) if popular else None)
+    shape = (len(rows.step_users), 6)
+    negatives, log_q = np.empty(shape, dtype=np.int64), np.empty(shape, dtype=np.float32)
+    Batcher(*flat(lists), max_len=n, **options).fill_negatives(
+        sampler, np.array(users, dtype=np.uint32), 5, views, outside, negatives, log_q
+    )
+    urn = [item for item, count in enumerate(counts, start=1) for _ in range(count)]
+    drawn, logs = reference.step_negatives(
+        lists, users, rows, urn, 6, outside_history=outside, seed=seed, epoch=5
+    )
+    assert negatives.tolist() == drawn
+    np.testing.assert_allclose(log_q, np.array(logs).reshape(shape), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("counts", "outside"), [([0, 1, 0], False), ([1, 1, 0], True), ([1, 2**31, 0], False)]
+)
+def test_a_step_with_nothing_left_to_draw_is_refused(counts: list[int], outside: bool) -> None:
+    sampler = NegativeSampler(3, counts=np.array(counts))
+    negatives, log_q = np.empty((1, 4), dtype=np.int64), np.empty((1, 4), dtype=np.float32)
+    with pytest.raises(ConfigError, match="negatives: expected an item to draw for user 0"):
+        batcher_of([[1, 2]], n=5).fill_negatives(
+            sampler, np.zeros(1, np.uint32), 0, 1, outside, negatives, log_q
+        )
 
 
 def test_the_shuffle_is_that_of_the_description() -> None:
@@ -260,6 +440,178 @@ def test_the_depth_of_the_prefetch_changes_nothing(
     expected = [batch.views[0].items.tolist() for batch in loader.epoch(1)]
     monkeypatch.setattr("blin.data.loader.PREFETCH", depth)
     assert [batch.views[0].items.tolist() for batch in loader.epoch(1)] == expected
+
+
+def everything(**changes: Any) -> BatchSpec:
+    """A spec that asks for all there is."""
+    operators = (Augmentation("crop", 0.6), Augmentation("mask", 0.3), Augmentation("reorder", 0.6))
+    defaults = {
+        "max_len": 8,
+        "positions": "absolute",
+        "views": 2,
+        "num_negatives": 5,
+        "negatives_per": "position",
+        "exclude_history": True,
+        "augmentations": operators,
+    }
+    return BatchSpec(**{**defaults, **changes})
+
+
+WEIGHED = replace(RANDOM, copies="weight", crop=0.5)
+
+
+def content(thing: object) -> object:
+    """All tensors of a batch, as lists."""
+    if isinstance(thing, torch.Tensor):
+        return thing.tolist()
+    if isinstance(thing, tuple):
+        return [content(one) for one in thing]
+    if thing is None:
+        return None
+    return {field.name: content(getattr(thing, field.name)) for field in fields(thing)}
+
+
+@pytest.mark.parametrize("negatives_per", ["batch", "position"])
+@pytest.mark.parametrize("threads", [1, 2, 7])
+def test_a_batch_is_the_same_whoever_makes_it(
+    small_dataset: Dataset, threads: int, negatives_per: str
+) -> None:
+    asked = everything(negatives_per=negatives_per)
+    loader = TrainingLoader(small_dataset, asked, WEIGHED, batch_size=7, seed=1)
+    expected = [content(batch) for batch in loader.epoch(3)]
+    order = loader.users.copy()
+    shuffle_users(order, 1, 3)
+    with ThreadPoolExecutor(threads) as pool:
+        jobs = [
+            pool.submit(loader.batch, order, 3, step) for step in reversed(range(len(expected)))
+        ]
+        assert [content(job.result()) for job in reversed(jobs)] == expected
+
+
+def test_negatives_of_steps_are_wrong_for_their_users(small_dataset: Dataset) -> None:
+    loader = TrainingLoader(small_dataset, everything(), RANDOM, batch_size=7, seed=1)
+    shared = TrainingLoader(
+        small_dataset, everything(negatives_per="batch"), RANDOM, batch_size=7, seed=1
+    )
+    for batch, other in zip(loader.epoch(0), shared.epoch(0), strict=True):
+        view, histories = batch.views[0], []
+        for user in batch.users.tolist():
+            held_out = small_dataset.splits[user, 0]
+            histories.append(set(small_dataset.sequence(user)[:held_out].tolist()))
+        assert view.steps[view.newest].tolist() == list(range(len(batch.step_users)))
+        rows = zip(batch.negatives.tolist(), batch.step_users.tolist(), strict=True)
+        assert all(not histories[user] & set(row) for row, user in rows)
+        assert batch.log_q.shape == batch.negatives.shape == (len(batch.step_users), 5)
+        assert other.excluded is not None
+        assert other.excluded.tolist() == [
+            [item in history for item in other.negatives.tolist()] for history in histories
+        ]
+
+
+def test_ranks_draw_what_one_process_draws(small_dataset: Dataset) -> None:
+    def rows(batches: Iterable[Batch]) -> dict[int, object]:
+        found: dict[int, object] = {}
+        for batch in batches:
+            for row, user in enumerate(batch.users.tolist()):
+                own = batch.step_users == row
+                views = (*batch.views, *batch.augmented)
+                found[user] = [content(view.items[row]) for view in views]
+                found[user].append(batch.negatives[own].tolist())
+        return found
+
+    def loader(size: int, rank: int, world_size: int) -> TrainingLoader:
+        rule = replace(RANDOM, pack=False, crop=0.5)
+        return TrainingLoader(
+            small_dataset, everything(), rule, batch_size=size, seed=1, rank=rank,
+            world_size=world_size,
+        )  # fmt: skip
+
+    together = rows(loader(14, 0, 1).epoch(2))
+    assert rows(batch for rank in (0, 1) for batch in loader(7, rank, 2).epoch(2)) == together
+
+
+def test_batches_that_are_kept_stay_as_they_are(small_dataset: Dataset) -> None:
+    loader = TrainingLoader(small_dataset, everything(), WEIGHED, batch_size=7, seed=1)
+    kept, then = [], []
+    for batch in loader.epoch(0):
+        kept.append(batch)
+        then.append(content(batch))
+    assert [content(batch) for batch in kept] == then
+
+
+def test_memory_goes_round_in_a_training_loop(small_dataset: Dataset) -> None:
+    loader = TrainingLoader(small_dataset, spec(), RANDOM, batch_size=2, seed=1)
+    assert loader.steps_per_epoch > 20
+    places = set()
+    table = torch.zeros(small_dataset.num_items + 1, 2, requires_grad=True)
+    for batch in loader.epoch(0):
+        places.add(batch.views[0].items.data_ptr())
+        loss = table[batch.to(torch.device("cpu")).views[0].items].sum()
+        loss.backward()
+    assert len(places) <= PREFETCH + 3
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="pinned memory needs CUDA")
+def test_pinned_batches_reach_the_gpu_as_they_are(small_dataset: Dataset) -> None:
+    pinned = TrainingLoader(
+        small_dataset, everything(), WEIGHED, batch_size=7, seed=1, pin_memory=True
+    )
+    plain = TrainingLoader(small_dataset, everything(), WEIGHED, batch_size=7, seed=1)
+    for batch, expected in zip(pinned.epoch(0), plain.epoch(0), strict=True):
+        assert batch.views[0].items.is_pinned()
+        assert batch.negatives.is_pinned()
+        assert content(batch.to(torch.device("cuda"))) == content(expected)
+
+
+def test_the_wait_for_batches_is_measured(
+    small_dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loader = TrainingLoader(small_dataset, spec(), RANDOM, batch_size=7, seed=1)
+    assert loader.waited == 0
+    make = loader.batch
+
+    def slowly(order: np.ndarray, epoch: int, step: int) -> Batch:
+        time.sleep(0.005)
+        return make(order, epoch, step)
+
+    monkeypatch.setattr(loader, "batch", slowly)
+    steps = len(list(loader.epoch(0)))
+    # One thread makes one batch after the other, and nothing is done meanwhile.
+    assert loader.waited >= 0.005 * steps
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"negatives_per": "user"}, "negatives_per: expected batch or position, found 'user'"),
+        ({"sampling": "none"}, "sampling: expected uniform or popularity, found 'none'"),
+        ({"positions": "none"}, "positions: expected absolute or per-copy, found 'none'"),
+    ],
+)
+def test_a_spec_that_cannot_be_met_is_refused(change: dict[str, str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        everything(**change)
+
+
+@pytest.mark.parametrize(
+    ("operator", "ratio", "message"),
+    [
+        ("insert", 0.5, "augmentation: expected one of crop, mask, reorder, found 'insert'"),
+        ("crop", 0.0, r"crop: expected a ratio in \(0, 1\], found 0.0"),
+        ("mask", 1.5, r"mask: expected a ratio in \(0, 1\], found 1.5"),
+    ],
+)
+def test_an_augmentation_that_cannot_be_done_is_refused(
+    operator: str, ratio: float, message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        Augmentation(operator, ratio)
+
+
+@pytest.mark.parametrize("crop", [-0.1, 1.1, float("nan")])
+def test_a_crop_that_is_no_share_is_refused(crop: float) -> None:
+    with pytest.raises(ConfigError, match="crop: expected a share between 0 and 1"):
+        batcher_of([[1, 2]], n=3, crop=crop)
 
 
 def test_log_q_is_the_expected_number_of_draws(small_dataset: Dataset) -> None:

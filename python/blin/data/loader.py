@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import math
+import time
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from blin._core import Batcher, NegativeSampler, fill_histories, shuffle_users
 from blin.batch import Batch, BatchSpec, View
+from blin.data.buffers import Buffers
 from blin.data.dataset import Dataset
 from blin.data.prefixes import last_steps, prefixes
 from blin.errors import DataError
@@ -21,16 +25,16 @@ from blin.errors import DataError
 PREFETCH = 2
 """Batches made ahead of the one in use."""
 
-_Arrays = tuple[
-    NDArray[np.int64],
-    NDArray[np.int64],
-    NDArray[np.int32],
-    NDArray[np.int32],
-    NDArray[np.int32],
-    NDArray[np.int64],
-    NDArray[np.float32] | None,
-]
-"""The arrays of a view, in its order."""
+_ARRAYS = {
+    "items": np.int64,
+    "targets": np.int64,
+    "segments": np.int32,
+    "positions": np.int32,
+    "copies": np.int32,
+    "steps": np.int64,
+    "weights": np.float32,
+}
+"""The arrays of a view, in the order in which the core takes them."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +77,11 @@ class TrainingLoader:
         rank: which of the processes that train together this is.
         world_size: how many there are. Each step they share ``world_size * batch_size`` users, and
             in an epoch each user comes once; in the last step some ranks may go empty.
+        pin_memory: make batches in page-locked memory, from which they go to a GPU in the
+            background.
+
+    Attributes:
+        waited: seconds that :meth:`epoch` has kept its caller waiting, all epochs together.
     """
 
     def __init__(
@@ -85,6 +94,7 @@ class TrainingLoader:
         seed: int,
         rank: int = 0,
         world_size: int = 1,
+        pin_memory: bool = False,
     ) -> None:
         if not 0 <= rank < world_size:
             raise ValueError(f"rank must be in 0..{world_size}, got {rank}")
@@ -93,6 +103,9 @@ class TrainingLoader:
         self.seed = seed
         self.rank = rank
         self.world_size = world_size
+        self.waited = 0.0
+        # What is being made, what waits, what is in use, and what its user is done with last.
+        self._buffers = Buffers(pin=pin_memory, keep=PREFETCH + 3)
         counts = dataset.training_counts() if spec.sampling == "popularity" else None
         self._sampler = NegativeSampler(dataset.num_items, counts=counts)
         self._log_q = _log_expectation(dataset.num_items, counts, spec.num_negatives)
@@ -126,17 +139,26 @@ class TrainingLoader:
         return math.ceil(len(self.users) / (self.batch_size * self.world_size))
 
     def epoch(self, epoch: int, *, first_step: int = 0) -> Iterator[Batch]:
-        """Yields the batches of an epoch from a step on, made ahead in the background."""
+        """Yields the batches of an epoch from a step on, made ahead in the background.
+
+        The memory of a batch is used again when nothing refers to it any more: keep as many
+        batches as you like for as long as you like.
+        """
+        begin = time.perf_counter()
         order = self.users.copy()
         shuffle_users(order, self.seed, epoch)
         with ThreadPoolExecutor(max_workers=1, thread_name_prefix="blin-batches") as pool:
             ahead: deque[Future[Batch]] = deque()
-            for step in range(first_step, self.steps_per_epoch):
-                ahead.append(pool.submit(self.batch, order, epoch, step))
-                if len(ahead) > PREFETCH:
-                    yield ahead.popleft().result()
-            while ahead:
-                yield ahead.popleft().result()
+            next_step = first_step
+            for _ in range(first_step, self.steps_per_epoch):
+                while next_step < self.steps_per_epoch and len(ahead) <= PREFETCH:
+                    ahead.append(pool.submit(self.batch, order, epoch, next_step))
+                    next_step += 1
+                batch = ahead.popleft().result()
+                self.waited += time.perf_counter() - begin
+                yield batch
+                del batch
+                begin = time.perf_counter()
 
     def batch(self, order: NDArray[np.uint32], epoch: int, step: int) -> Batch:
         """Returns one batch of an epoch whose users come in the given order."""
@@ -144,76 +166,90 @@ class TrainingLoader:
         users = order[step * together : (step + 1) * together]
         users = np.ascontiguousarray(users[self.rank :: self.world_size])
         spec = self.spec
-        shape = (len(users), spec.max_len)
-        views = [self._buffers(shape) for _ in range(spec.views)]
+        views = [self._view_buffers(f"view {number}") for number in range(spec.views)]
         # Without crops, the views hold the same steps.
-        most = len(users) * spec.max_len * (spec.views if self._rows.crop > 0 else 1)
-        step_users = np.empty(most, dtype=np.int64)
-        rows, steps = self._batcher.fill(users, epoch, views, step_users)
+        most = self.batch_size * spec.max_len * (spec.views if self._rows.crop > 0 else 1)
+        step_users = self._buffers.take("step users", (most,), np.int64)
+        rows, steps = self._batcher.fill(
+            users, epoch, [_arrays(view) for view in views], step_users.numpy()
+        )
+        indices = self._buffers.take("users", (self.batch_size,), np.int64)[: len(users)]
+        indices.numpy()[:] = users
         negatives, log_q, excluded = self._negatives(users, epoch, step, steps)
         batch = Batch(
-            users=torch.from_numpy(users.astype(np.int64)),
-            views=tuple(_view(*pair) for pair in zip(views, rows, strict=True)),
-            negatives=torch.from_numpy(negatives),
-            log_q=torch.from_numpy(log_q),
-            step_users=torch.from_numpy(step_users[:steps]),
-            excluded=None if excluded is None else torch.from_numpy(excluded),
+            users=indices,
+            views=tuple(_cut(view, count) for view, count in zip(views, rows, strict=True)),
+            negatives=negatives,
+            log_q=log_q,
+            step_users=step_users[:steps],
+            excluded=excluded,
             augmented=self._augmented(users, epoch),
         )
         return batch if self._owners is None else last_steps(batch, self._owners)
 
     def _negatives(
         self, users: NDArray[np.uint32], epoch: int, step: int, steps: int
-    ) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.bool_] | None]:
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
         """Returns the negatives, their log_q, and which of them to exclude for which user."""
-        spec, sampler = self.spec, self._sampler
+        spec, count = self.spec, self.spec.num_negatives
         if spec.negatives_per == "position":
-            own = np.empty((steps, spec.num_negatives), dtype=np.int64)
-            log_q = np.empty((steps, spec.num_negatives), dtype=np.float32)
+            # A power of two, so that batches of about as many steps share their memory.
+            most = 1 << max(0, steps - 1).bit_length()
+            negatives = self._buffers.take("negatives", (most, count), np.int64)[:steps]
+            log_q = self._buffers.take("log_q", (most, count), np.float32)[:steps]
             self._batcher.fill_negatives(
-                sampler, users, epoch, spec.views, spec.exclude_history, own, log_q
+                self._sampler,
+                users,
+                epoch,
+                spec.views,
+                spec.exclude_history,
+                negatives.numpy(),
+                log_q.numpy(),
             )
-            return own, log_q, None
-        negatives = np.empty(spec.num_negatives, dtype=np.int64)
-        sampler.fill_shared(negatives, self.seed, epoch, step)
+            return negatives, log_q, None
+        negatives = self._buffers.take("negatives", (count,), np.int64)
+        log_q = self._buffers.take("log_q", (count,), np.float32)
+        self._sampler.fill_shared(negatives.numpy(), self.seed, epoch, step)
+        np.take(self._log_q, negatives.numpy(), out=log_q.numpy())
         if not spec.exclude_history:
-            return negatives, self._log_q[negatives], None
-        excluded = np.empty((len(users), spec.num_negatives), dtype=np.bool_)
-        self._batcher.mark_history(sampler, users, negatives, excluded)
-        return negatives, self._log_q[negatives], excluded
+            return negatives, log_q, None
+        excluded = self._buffers.take("excluded", (self.batch_size, count), np.bool_)
+        excluded = excluded[: len(users)]
+        self._batcher.mark_history(self._sampler, users, negatives.numpy(), excluded.numpy())
+        return negatives, log_q, excluded
 
     def _augmented(self, users: NDArray[np.uint32], epoch: int) -> tuple[View, ...]:
         if not self.spec.augmentations:
             return ()
         pairs = [(one.operator, one.ratio) for one in self.spec.augmentations]
-        first, second = (self._buffers((len(users), self.spec.max_len)) for _ in range(2))
-        rows = self._batcher.fill_augmented(users, epoch, pairs, self._mask_token, first, second)
-        return (_view(first, rows[0]), _view(second, rows[1]))
+        views = [self._view_buffers(f"augmented {number}") for number in range(2)]
+        rows = self._batcher.fill_augmented(
+            users, epoch, pairs, self._mask_token, _arrays(views[0]), _arrays(views[1])
+        )
+        return tuple(_cut(view, count) for view, count in zip(views, rows, strict=True))
 
-    def _buffers(self, shape: tuple[int, int]) -> _Arrays:
-        weigh = self._rows.copies == "weight"
-        return (
-            np.empty(shape, dtype=np.int64),
-            np.empty(shape, dtype=np.int64),
-            np.empty(shape, dtype=np.int32),
-            np.empty(shape, dtype=np.int32),
-            np.empty(shape, dtype=np.int32),
-            np.empty(shape, dtype=np.int64),
-            np.empty(shape, dtype=np.float32) if weigh else None,
+    def _view_buffers(self, name: str) -> View:
+        """Returns a view with a row for each user, of any content."""
+        shape = (self.batch_size, self.spec.max_len)
+        return View(
+            **{
+                array: self._buffers.take(f"{array} of {name}", shape, dtype)
+                for array, dtype in _ARRAYS.items()
+                if array != "weights" or self._rows.copies == "weight"
+            }
         )
 
 
-def _view(arrays: _Arrays, rows: int) -> View:
-    items, targets, segments, positions, copies, steps, weights = arrays
-    return View(
-        items=torch.from_numpy(items[:rows]),
-        targets=torch.from_numpy(targets[:rows]),
-        segments=torch.from_numpy(segments[:rows]),
-        positions=torch.from_numpy(positions[:rows]),
-        copies=torch.from_numpy(copies[:rows]),
-        steps=torch.from_numpy(steps[:rows]),
-        weights=None if weights is None else torch.from_numpy(weights[:rows]),
-    )
+def _arrays(view: View) -> Any:
+    """Returns the arrays of a view as the core takes them."""
+    tensors = (getattr(view, name) for name in _ARRAYS)
+    return tuple(None if tensor is None else tensor.numpy() for tensor in tensors)
+
+
+def _cut(view: View, rows: int) -> View:
+    """Returns the first rows of a view."""
+    tensors = ((name, getattr(view, name)) for name in _ARRAYS)
+    return View(**{name: tensor[:rows] for name, tensor in tensors if tensor is not None})
 
 
 def _log_expectation(

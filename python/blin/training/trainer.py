@@ -305,6 +305,7 @@ class _Trainer:
             rows,
             batch_size=self.config.batch_size,
             seed=self.config.seed,
+            pin_memory=self.device.type == "cuda",
         )
         # Of fp16 the smallest gradients would be lost; bf16 has the range of fp32.
         self.scaler = torch.amp.GradScaler(

@@ -204,27 +204,28 @@ impl Slots<'_> {
         widen(x, &mut self.items[newest..]);
         widen(y, &mut self.targets[newest..]);
         count_from(unit.first_step, &mut self.steps[newest..]);
-        repeat_to_the_left(self.items, period, 0);
-        repeat_to_the_left(self.targets, period, 0);
-        repeat_to_the_left(self.steps, period, -1);
+        self.copies[newest..].fill(1);
+        repeat_to_the_left(self.items, period, 0, |item, _| item);
+        repeat_to_the_left(self.targets, period, 0, |target, _| target);
+        repeat_to_the_left(self.steps, period, -1, |step, _| step);
+        repeat_to_the_left(self.copies, period, 0, |copy, more| copy + more * (copy > 0) as i32);
+        let (each, base) = if copies == Copies::Reset { (1, segment - 1) } else { (0, segment) };
+        for (slot, &copy) in self.segments.iter_mut().zip(&*self.copies) {
+            *slot = (copy * each + base) * (copy > 0) as i32;
+        }
         match positions {
-            Positions::Absolute => count_from((row - length) as i32, self.positions),
+            Positions::Absolute => {
+                let places = (row - length) as i32..;
+                for ((slot, &copy), place) in
+                    self.positions.iter_mut().zip(&*self.copies).zip(places)
+                {
+                    *slot = place * (copy > 0) as i32;
+                }
+            }
             Positions::PerCopy => {
                 count_from(0, &mut self.positions[newest..]);
-                repeat_to_the_left(self.positions, period, 0);
+                repeat_to_the_left(self.positions, period, 0, |position, _| position);
             }
-        }
-        let chunks = self.segments.rchunks_mut(period).zip(self.positions.rchunks_mut(period));
-        for (copy, ((segments, positions), numbers)) in
-            (0..).zip(chunks.zip(self.copies.rchunks_mut(period)))
-        {
-            // A chunk is a copy with the delimiter before it; only the oldest copy has none.
-            let gap = segments.len() / period;
-            positions[..gap].fill(0);
-            segments[..gap].fill(0);
-            numbers[..gap].fill(0);
-            segments[gap..].fill(if copies == Copies::Reset { segment + copy } else { segment });
-            numbers[gap..].fill(copy + 1);
         }
         if let Some(weights) = &mut self.weights {
             for (from_right, weight) in weights[newest..].iter_mut().rev().enumerate() {
@@ -233,7 +234,7 @@ impl Slots<'_> {
                     _ => 1.0,
                 };
             }
-            repeat_to_the_left(weights, period, 0.0);
+            repeat_to_the_left(weights, period, 0.0, |weight, _| weight);
         }
         if copies == Copies::Reset { length.div_ceil(period) as i32 } else { 1 }
     }
@@ -273,13 +274,26 @@ where
 }
 
 /// Repeats the last `period - 1` slots, with `gap` before them, as far as there are slots.
-fn repeat_to_the_left<T: Copy>(slots: &mut [T], period: usize, gap: T) {
+///
+/// `change` is given a slot and how many copies newer it is than the slot to come from it.
+fn repeat_to_the_left<T: Copy>(
+    slots: &mut [T],
+    period: usize,
+    gap: T,
+    change: impl Fn(T, i32) -> T,
+) {
     let Some(delimiter) = slots.len().checked_sub(period) else { return };
     slots[delimiter] = gap;
-    let (end, mut done) = (slots.len(), period);
-    while done < end {
-        let more = done.min(end - done);
-        slots.copy_within(end - more.., end - done - more);
-        done += more;
+    // What is done is doubled until there is no room left.
+    let (mut start, mut copies) = (delimiter, 1);
+    while start > 0 {
+        let (free, done) = slots.split_at_mut(start);
+        let more = free.len().min(done.len());
+        let newer = &done[done.len() - more..];
+        start -= more;
+        for (slot, &from) in free[start..].iter_mut().zip(newer) {
+            *slot = change(from, copies);
+        }
+        copies *= 2;
     }
 }
