@@ -86,6 +86,7 @@ def test_a_run_has_its_files(small_dataset: Dataset, tmp_path: Path) -> None:
     history = [json.loads(line) for line in (run / "history.jsonl").read_text().splitlines()]
     assert [record["epoch"] for record in history] == [1, 2, 3]
     assert history[0]["losses"].keys() == {"sequence", "kl"}
+    assert 0 <= history[0]["data_wait"] <= history[0]["seconds"]
     assert find_run(tmp_path) == run.resolve()
     assert not list(tmp_path.rglob(".*"))
     assert [type(event) for event in events if not isinstance(event, Step)] == [

@@ -78,6 +78,8 @@ class TrainingLines:
             f"{self.speed:,.0f} users/s  valid {METRIC} {event.metrics[METRIC]:.4f}"
             f"{' (best)' if event.best else ''}  {duration_of(event.seconds)}"
         )
+        if self.output.verbose:
+            self.output.note(f"  waited {event.data_wait:.3f} s for data")
 
 
 @dataclass(kw_only=True)

@@ -81,7 +81,7 @@ class TrainingLoader:
             background.
 
     Attributes:
-        waited: seconds that :meth:`epoch` has kept its caller waiting, all epochs together.
+        waited: seconds that :meth:`epoch` has kept its caller waiting, until somebody sets it back.
     """
 
     def __init__(

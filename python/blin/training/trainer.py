@@ -144,13 +144,14 @@ class Step:
 
 @dataclass(frozen=True)
 class Validated:
-    """An epoch is over; ``losses`` are its means."""
+    """An epoch is over; ``losses`` are its means, ``data_wait`` the seconds it had no batch."""
 
     epoch: int
     losses: dict[str, float]
     metrics: dict[str, float]
     best: bool
     seconds: float
+    data_wait: float
 
 
 @dataclass(frozen=True)
@@ -367,6 +368,7 @@ class _Trainer:
         with deferred_interrupts() as stop:
             while progress.epoch < config.epochs and not self._out_of_patience():
                 begin, before = time.perf_counter(), progress.seconds
+                self.loader.waited = 0.0
                 first = progress.step
                 for batch in self.loader.epoch(progress.epoch, first_step=first):
                     losses = self._step(batch.to(self.device))
@@ -428,12 +430,13 @@ class _Trainer:
                 "losses": means,
                 "valid": metrics,
                 "seconds": round(progress.seconds, 3),
+                "data_wait": round(self.loader.waited, 3),
             }
         )
         self._save()
         self._write_history()
         seconds = time.perf_counter() - begin
-        self.tell(Validated(progress.epoch, means, metrics, best, seconds))
+        self.tell(Validated(progress.epoch, means, metrics, best, seconds, self.loader.waited))
 
     def _write_history(self) -> None:
         """Writes the history, always after the state: where it is, there is a state."""
