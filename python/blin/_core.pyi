@@ -11,11 +11,24 @@ __all__ = [
     "Batcher",
     "ColumnReader",
     "NegativeSampler",
+    "data_health",
     "fill_histories",
     "inspect_log",
     "read_log",
     "shuffle_users",
 ]
+
+def data_health(
+    items: NDArray[np.uint32],
+    offsets: NDArray[np.int64],
+    splits: NDArray[np.int64],
+    timestamps: NDArray[np.int64] | None,
+    luck: NDArray[np.float64],
+    *,
+    num_items: int,
+    threads: int | None = None,
+) -> dict[str, Any]:
+    """Counts what there is to know of a dataset before anything is trained on it."""
 
 def inspect_log(
     path: str | PathLike[str],

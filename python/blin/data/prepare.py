@@ -27,6 +27,7 @@ from blin import _core
 from blin.data import columnar
 from blin.data.dataset import FORMAT_VERSION
 from blin.data.directory import Directory, Write
+from blin.data.health import data_health
 from blin.errors import ConfigError, DataError
 
 _NAME = re.compile(r"[\w+-][\w.+-]*")
@@ -223,7 +224,8 @@ def preprocess(
     if metadata is None:
         replaced = _other_sources(directory.path, sources)
         result = _read(table, name, sources, options, threads=threads, on_progress=on_progress)
-        metadata = _metadata(name, result, options)
+        health = data_health(result, threads=threads)
+        metadata = {**_metadata(name, result, options), "health": health}
         with directory.replacing() as write:
             _write_arrays(write, result)
             write("dataset.json", lambda file: file.write(_to_json_bytes(metadata)))
@@ -308,6 +310,7 @@ def _reusable_metadata(
         metadata: dict[str, Any] = json.loads((path / "dataset.json").read_bytes())
         same_kind = (
             metadata["format_version"] == FORMAT_VERSION
+            and "health" in metadata
             and metadata["options"] == options
             and [source["bytes"] for source in metadata["sources"]]
             == [source.stat().st_size for source in sources]
@@ -358,26 +361,10 @@ def _metadata(name: str, result: Mapping[str, Any], options: Mapping[str, Any]) 
         "rows_duplicate": report["rows_duplicate"],
         "skipped_messages": report["skipped_messages"],
         "k_core_rounds": [report["before_k_core"], *report["k_core_rounds"]],
-        "ties": _ties(report),
-        "repeats": report["repeats"],
         "time": time_range(report["time"]),
         "split": {"rule": options["split"], **_cuts(report), **_parts_of_split(result)},
         "fingerprint": report["fingerprint"],
         "blin_version": version("blin-rec"),
-    }
-
-
-def _ties(report: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Says how often the order is decided by the file and not by the time."""
-    if report["time"] is None:
-        return None
-    neighbours, users = report["tied_neighbours"], report["users_with_tied_last"]
-    pairs = report["interactions"] - report["users"]
-    return {
-        "neighbours": neighbours,
-        "neighbours_share": round(neighbours / max(pairs, 1), 6),
-        "users_last_two": users,
-        "users_last_two_share": round(users / report["users"], 6),
     }
 
 

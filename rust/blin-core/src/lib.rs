@@ -7,6 +7,7 @@
 pub mod batch;
 pub mod duplicates;
 pub mod error;
+pub mod health;
 pub mod ingest;
 pub mod interactions;
 pub mod kcore;
