@@ -34,7 +34,7 @@ def datasets(draw: st.DrawFn) -> tuple[list[list[int]], list[list[int]], list[li
     splits = [sorted(draw(st.tuples(st.integers(0, n), st.integers(0, n)))) for n in lengths]
     if draw(st.booleans()):
         return sequences, splits, None
-    time = st.integers(0, 9) | st.sampled_from([-(2**63), 10**6, 2**63 - 1])
+    time = st.integers(0, 9) | st.integers(0, 5000) | st.sampled_from([-(2**63), 2**63 - 1])
     return (
         sequences,
         splits,
@@ -143,10 +143,10 @@ LOG = "user,item,time\n" + "".join(
 
 def test_the_figures_of_a_log_that_can_be_counted_by_hand(tmp_path):
     health = prepared(tmp_path, LOG)["health"]
-    assert (health["repeats"], health["repeats_share"]) == (3, 0.375)
+    assert (health["repeats"], health["repeats_share"]) == (3, 3 / 8)
     assert health["ties"] == {
         "neighbours": 1,
-        "neighbours_share": round(1 / 6, 6),
+        "neighbours_share": pytest.approx(1 / 6),
         "users_last_two": 0,
         "users_last_two_share": 0.0,
     }
@@ -160,7 +160,7 @@ def test_the_figures_of_a_log_that_can_be_counted_by_hand(tmp_path):
         "newer_training_share": 0.25,
     }
     assert health["sequence_length"]["median"] == 4
-    assert health["item_popularity"]["mean"] == round(8 / 3, 3)
+    assert health["item_popularity"]["mean"] == 8 / 3
     assert health["item_popularity"]["top_1_percent_share"] == 0.5
 
 
@@ -177,7 +177,7 @@ def test_warnings_say_what_follows(tmp_path):
     ties, leak, cold = warnings(prepared(tmp_path, LOG))
     assert "16.7% of neighbouring interactions have the same time" in ties
     assert "50.0% of the test items are older" in leak and "--split temporal does not" in leak
-    assert "HR is at most 0.5000" in cold
+    assert "can hardly find them" in cold
 
 
 def test_a_healthy_dataset_warns_of_nothing(tmp_path):

@@ -35,11 +35,10 @@ def health(
         if times is not None:
             leaking = newer = 0
             for user, step in targets:
-                others = [
-                    times[other][at] > times[user][step] for other, at in training if other != user
-                ]
-                leaking += any(others)
-                newer += sum(others)
+                time = times[user][step]
+                others = [times[other][at] for other, at in training if other != user]
+                leaking += any(other > time for other in others)
+                newer += sum(slice_of(other, times) > slice_of(time, times) for other in others)
         return {
             "count": len(targets),
             "cold": sum(sequences[user][step] not in trained for user, step in targets),
@@ -68,6 +67,15 @@ def health(
         "gini": differences / (2 * num_items * sum(popularity)),
         "top": [sum(popularity[-math.ceil(num_items / share) :]) for share in (100, 10)],
     }
+
+
+def slice_of(time: int, times: list[list[int]]) -> int:
+    """The time is cut into slices as wide as the smallest power of two that makes at most 1,024."""
+    moments = [moment for history in times for moment in history]
+    width = 1
+    while (max(moments) - min(moments)) // width >= 1024:
+        width *= 2
+    return (time - min(moments)) // width
 
 
 def distribution(numbers: list[int]) -> list[int]:

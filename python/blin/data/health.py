@@ -41,9 +41,12 @@ def data_health(result: Mapping[str, Any], *, threads: int | None = None) -> dic
     - *cold* if it occurs in nobody's training part.
 
     ``newer_training_share`` is the share of the training interactions that are newer than a
-    target, on average over the targets. The popularity baseline scores an item by its number of
-    training interactions and is ranked as :mod:`blin.evaluation.ranking` ranks any model: without
-    the history, ties in the order of :func:`tie_luck`; the metrics are those of an evaluation.
+    target, on average over the targets. Newer is what lies in a later one of the 512 to 1,024
+    slices into which the time is cut, so the exact share is this or more.
+
+    The popularity baseline scores an item by its number of training interactions and is ranked as
+    :mod:`blin.evaluation.ranking` ranks any model: without the history, ties by :func:`tie_luck`.
+    Its metrics are exactly those of an evaluation.
 
     Args:
         result: ``items``, ``offsets``, ``splits``, ``timestamps`` and the core's ``report`` with
@@ -53,7 +56,10 @@ def data_health(result: Mapping[str, Any], *, threads: int | None = None) -> dic
     report = result["report"]
     users, interactions = len(result["offsets"]) - 1, len(result["items"])
     counts = _core.data_health(
-        *(result[array] for array in ("items", "offsets", "splits", "timestamps")),
+        result["items"],
+        result["offsets"],
+        result["splits"],
+        result["timestamps"],
         tie_luck(users),
         num_items=report["items"],
         threads=threads,
@@ -67,13 +73,13 @@ def data_health(result: Mapping[str, Any], *, threads: int | None = None) -> dic
         "test": _targets(counts["test"], counts["training"]),
         "popularity_baseline": _metrics(counts["popularity_ranks"]),
         "sequence_length": {
-            "mean": round(interactions / users, 3),
+            "mean": interactions / users,
             **_distribution(counts["lengths"]),
         },
         "item_popularity": {
-            "mean": round(interactions / report["items"], 3),
+            "mean": interactions / report["items"],
             **_distribution(counts["popularity"]),
-            "gini": round(counts["gini"], 6),
+            "gini": counts["gini"],
             **{name: _share(part, interactions) for name, part in top.items()},
             "rank_curve": [list(point) for point in counts["rank_curve"]],
         },
@@ -90,24 +96,35 @@ def warnings(metadata: Mapping[str, Any]) -> list[str]:
     ties, test = health["ties"], health["test"]
     if ties is not None and ties["neighbours_share"] >= _MUCH:
         found.append(
-            f"{ties['neighbours_share']:.1%} of neighbouring interactions have the same time: "
+            f"{percent(ties['neighbours_share'])} of neighbouring interactions have the same time: "
             "their order is that of the log, which may mean nothing; for "
-            f"{ties['users_last_two_share']:.1%} of users it decides what is held out last"
+            f"{percent(ties['users_last_two_share'])} of users it decides what is held out last"
         )
     if test["leaking"] is not None and test["leaking_share"] >= _MUCH:
         found.append(
-            f"{test['leaking_share']:.1%} of the test items are older than training interactions "
-            f"of other users (the average one than {test['newer_training_share']:.1%} of them): "
-            "leave-one-out lets a model see the future, --split temporal does not"
+            f"{percent(test['leaking_share'])} of the test items are older than training "
+            f"interactions of other users (than {percent(test['newer_training_share'])} of them, "
+            "on average): leave-one-out lets a model see the future, --split temporal does not"
         )
-    if test["count"] and test["cold_share"] >= _MUCH:
+    if test["cold_share"] >= _MUCH:
         found.append(
-            f"{test['cold_share']:.1%} of the test items never occur in training: a model that "
-            f"knows items by their ids misses them, so HR is at most {1 - test['cold_share']:.4f}"
+            f"{percent(test['cold_share'])} of the test items never occur in training: a model "
+            "that knows items by their ids can hardly find them"
         )
     if test["count"] == 0:
         found.append("no user has a test item: there is nothing to evaluate a model on")
     return found
+
+
+def percent(share: float) -> str:
+    """Returns a share as people read it; what is not all is never ``100.0%``, nor ``0.0%``.
+
+    >>> percent(0.43926), percent(0.99998), percent(0.0001), percent(1.0)
+    ('43.9%', '>99.9%', '<0.1%', '100.0%')
+    """
+    if 0 < share < 0.0005:
+        return "<0.1%"
+    return ">99.9%" if 0.9995 <= share < 1 else f"{share:.1%}"
 
 
 def _ties(report: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -161,4 +178,4 @@ def _over_time(periods: tuple[int, int, list[list[int]]] | None) -> dict[str, An
 
 
 def _share(part: int, whole: int) -> float:
-    return round(part / max(whole, 1), 6)
+    return part / max(whole, 1)

@@ -48,7 +48,7 @@ pub struct Health {
 }
 
 /// The items that are ranked: each user's first one after a cut, if there is something before it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Targets {
     /// How many there are.
     pub count: u64,
@@ -56,7 +56,7 @@ pub struct Targets {
     pub cold: u64,
     /// Those that are older than the newest training interaction of another user.
     pub leaking: Option<u64>,
-    /// Pairs of a target and a training interaction that is newer than it.
+    /// Pairs of a target and a training interaction of a later one of the [`SLICES`] of the time.
     pub newer_pairs: Option<u64>,
 }
 
@@ -87,6 +87,9 @@ pub struct Periods {
 /// At most this many periods, and more than half of it unless there are fewer times.
 const MAX_PERIODS: u64 = 64;
 
+/// Likewise the slices by which interactions are told apart as older and newer.
+pub const SLICES: u64 = 1024;
+
 /// Users that one task takes.
 const USERS_PER_TASK: usize = 1 << 14;
 
@@ -114,10 +117,9 @@ const USERS_PER_TASK: usize = 1 << 14;
 pub fn health(arrays: Arrays, luck: &[f64]) -> Result<Health> {
     arrays.check(luck)?;
     let (training_counts, counts) = arrays.item_counts();
-    let ((valid, test), (popularity_ranks, periods)) = rayon::join(
-        || [1, 2].map(|part| arrays.targets(part, &training_counts)).into(),
-        || (arrays.popularity_ranks(&training_counts, luck), arrays.periods()),
-    );
+    let (popularity_ranks, slices) =
+        rayon::join(|| arrays.popularity_ranks(&training_counts, luck), || arrays.slices());
+    let [valid, test] = [1, 2].map(|part| arrays.targets(part, &training_counts, slices.as_ref()));
     let mut lengths: Vec<u64> =
         arrays.offsets.windows(2).map(|bounds| (bounds[1] - bounds[0]) as u64).collect();
     lengths.par_sort_unstable();
@@ -134,7 +136,7 @@ pub fn health(arrays: Arrays, luck: &[f64]) -> Result<Health> {
         top: [top(100), top(10)],
         rank_curve: rank_curve(&popularity),
         popularity: Distribution::of(&popularity),
-        periods,
+        periods: slices.as_ref().map(Slices::periods),
     })
 }
 
@@ -189,59 +191,28 @@ impl<'a> Arrays<'a> {
         (training, all)
     }
 
-    fn targets(&self, part: usize, training_counts: &[u32]) -> Targets {
+    fn targets(&self, part: usize, counts: &[u32], slices: Option<&Slices>) -> Targets {
         let places: Vec<usize> =
             (0..self.num_users()).filter_map(|user| self.target(user, part)).collect();
-        let is_cold = |&&place: &&usize| training_counts[self.items[place] as usize] == 0;
-        let mut targets = Targets {
+        let is_cold = |place: &&usize| counts[self.items[**place] as usize] == 0;
+        let times = || self.timestamps.map(|times| places.iter().map(|&place| times[place]));
+        // No training interaction of the target's own user is newer than the target, so what is
+        // newer belongs to somebody else.
+        let newest = self.newest_training();
+        let leaks = |time: &i64| newest.is_some_and(|newest| *time < newest);
+        Targets {
             count: places.len() as u64,
             cold: places.iter().filter(is_cold).count() as u64,
-            ..Targets::default()
-        };
-        if let Some(times) = self.timestamps {
-            // No training interaction of the target's own user is newer than the target, so what
-            // is newer belongs to somebody else.
-            let newest = self.newest_training(times);
-            let mut target_times: Vec<i64> = places.iter().map(|&place| times[place]).collect();
-            target_times.par_sort_unstable();
-            let older = |time| target_times.partition_point(|&target| target < time) as u64;
-            targets.leaking = Some(newest.map_or(0, older));
-            targets.newer_pairs = Some(self.newer_pairs(times, &target_times));
+            leaking: times().map(|times| times.filter(leaks).count() as u64),
+            newer_pairs: times()
+                .zip(slices)
+                .map(|(times, slices)| times.map(|time| slices.training_after(time)).sum()),
         }
-        targets
     }
 
-    fn newest_training(&self, times: &[i64]) -> Option<i64> {
-        (0..self.num_users())
-            .map(|user| self.user(user))
-            .filter(|ends| ends[0] < ends[1])
-            .map(|ends| times[ends[1] - 1])
-            .max()
-    }
-
-    /// Counts for each training interaction the targets that are older.
-    fn newer_pairs(&self, times: &[i64], targets: &[i64]) -> u64 {
-        let [Some(&first), Some(&last)] = [targets.first(), targets.last()] else { return 0 };
-        let buckets = Buckets::new(first, last, 1 << 16);
-        let mut starts = vec![0; buckets.len() + 1];
-        targets.iter().for_each(|&time| starts[buckets.of(time) + 1] += 1);
-        for bucket in 0..buckets.len() {
-            starts[bucket + 1] += starts[bucket];
-        }
-        let older = |time: i64| {
-            if time <= first {
-                return 0;
-            }
-            let bucket = buckets.of(time.min(last));
-            let near = &targets[starts[bucket]..starts[bucket + 1]];
-            (starts[bucket] + near.partition_point(|&target| target < time)) as u64
-        };
-        self.par_users()
-            .map(|user| {
-                let [start, train_end, ..] = self.user(user);
-                times[start..train_end].iter().map(|&time| older(time)).sum::<u64>()
-            })
-            .sum()
+    fn newest_training(&self) -> Option<i64> {
+        let times = self.timestamps?;
+        self.parts().filter(|(ends, _)| ends[0] < ends[1]).map(|(ends, _)| times[ends[1] - 1]).max()
     }
 
     /// The rank of each test target among the items that the user has not had before.
@@ -273,30 +244,61 @@ impl<'a> Arrays<'a> {
         ranks.collect::<Vec<_>>().into_iter().flatten().collect()
     }
 
-    fn periods(&self) -> Option<Periods> {
+    fn slices(&self) -> Option<Slices> {
         let times = self.timestamps?;
         let ends = || self.parts().map(|(ends, _)| (ends[0], ends[3])).filter(|(a, b)| a < b);
         let first = ends().map(|(start, _)| times[start]).min()?;
         let last = ends().map(|(_, end)| times[end - 1]).max()?;
-        let periods = Buckets::new(first, last, MAX_PERIODS);
+        let buckets = Buckets::new(first, last, SLICES);
         let count = |mut counts: Vec<[u64; 3]>, user| {
             for (part, ends) in self.user(user).windows(2).enumerate() {
                 for &time in &times[ends[0]..ends[1]] {
-                    counts[periods.of(time)][part] += 1;
+                    counts[buckets.of(time)][part] += 1;
                 }
             }
             counts
         };
-        let zeros = || vec![[0; 3]; periods.len()];
+        let zeros = || vec![[0; 3]; buckets.len()];
         let counts = self.par_users().fold(zeros, count).reduce(zeros, |mut counts, others| {
             counts.iter_mut().flatten().zip(others.iter().flatten()).for_each(|(a, b)| *a += b);
             counts
         });
-        Some(Periods { first, width: 1 << periods.shift, counts })
+        let mut later = 0;
+        let mut training_after = vec![0; counts.len()];
+        for (after, counts) in training_after.iter_mut().zip(&counts).rev() {
+            *after = later;
+            later += counts[0];
+        }
+        Some(Slices { buckets, counts, training_after })
     }
 
     fn par_users(&self) -> impl IndexedParallelIterator<Item = usize> + use<'a> {
         (0..self.num_users()).into_par_iter().with_min_len(USERS_PER_TASK)
+    }
+}
+
+/// Interactions of each part in slices of the time.
+struct Slices {
+    buckets: Buckets,
+    counts: Vec<[u64; 3]>,
+    /// Training interactions of later slices.
+    training_after: Vec<u64>,
+}
+
+impl Slices {
+    fn training_after(&self, time: i64) -> u64 {
+        self.training_after[self.buckets.of(time)]
+    }
+
+    fn periods(&self) -> Periods {
+        let Buckets { first, last, shift } = self.buckets;
+        let periods = Buckets::new(first, last, MAX_PERIODS);
+        let mut counts = vec![[0; 3]; periods.len()];
+        for (slice, parts) in self.counts.iter().enumerate() {
+            let period = &mut counts[slice >> (periods.shift - shift)];
+            period.iter_mut().zip(parts).for_each(|(sum, part)| *sum += part);
+        }
+        Periods { first, width: 1 << periods.shift, counts }
     }
 }
 
