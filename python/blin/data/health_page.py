@@ -160,7 +160,7 @@ def _figures(health: Mapping[str, Any]) -> Iterable[tuple[str, str, str]]:
     yield (
         "Repeats",
         percent(health["repeats_share"]),
-        f"{health['repeats']:,} interactions are with an item that the user had had before.",
+        f"{health['repeats']:,} interactions are with an item that the user had before.",
     )
     yield (
         "Ties",
@@ -240,8 +240,8 @@ def _plots(metadata: Mapping[str, Any]) -> str:
             (
                 "time",
                 lambda axes: _draw_periods(axes, health["over_time"], time["unit"]),
-                "When the interactions took place, and what they serve for. Where test items "
-                "stand below newer training interactions, a model sees the future.",
+                "When the interactions took place, and what they serve for. Test items to the left "
+                "of training interactions mean that a model sees the future.",
             ),
             (
                 "leakage",
@@ -251,7 +251,7 @@ def _plots(metadata: Mapping[str, Any]) -> str:
             ),
         ]
     return "\n".join(
-        f"<figure>{_svg(name, draw)}<figcaption>{escape(caption)}</figcaption></figure>"
+        f"<figure>\n{_svg(name, draw)}\n<figcaption>{escape(caption)}</figcaption>\n</figure>"
         for name, draw, caption in plots
     )
 
@@ -267,6 +267,7 @@ def _draw_lengths(axes: Axes, histogram: Sequence[Sequence[int]]) -> None:
     )
     axes.set_xscale("log")
     axes.set(xlabel="interactions", ylabel="users")
+    axes.xaxis.set_major_formatter("{x:,.0f}")
 
 
 def _draw_ranks(axes: Axes, curve: Sequence[Sequence[int]]) -> None:
@@ -275,6 +276,7 @@ def _draw_ranks(axes: Axes, curve: Sequence[Sequence[int]]) -> None:
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.set(xlabel="rank of the item", ylabel="interactions")
+    axes.xaxis.set_major_formatter("{x:,.0f}")
 
 
 def _draw_periods(axes: Axes, over_time: Mapping[str, Any], unit: str) -> None:
@@ -335,7 +337,9 @@ def _svg(name: str, draw: Callable[[Axes], None]) -> str:
     with matplotlib.rc_context(settings):
         figure = Figure(figsize=(4.6, 2.8), layout="constrained")
         FigureCanvasSVG(figure)
-        draw(figure.add_subplot())
+        axes = figure.add_subplot()
+        draw(axes)
+        axes.yaxis.set_major_formatter("{x:,.0f}")
         file = io.StringIO()
         figure.savefig(
             file,
@@ -346,7 +350,12 @@ def _svg(name: str, draw: Callable[[Axes], None]) -> str:
     svg = file.getvalue()
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"\s*<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    svg = re.sub(r'<svg [^>]*?(viewBox="[^"]*")[^>]*>', r'<svg \1 role="img">', svg, count=1)
+    svg = re.sub(
+        r'<svg [^>]*?(viewBox="[^"]*")[^>]*>',
+        rf'<svg \1 role="img" aria-label="{name}">',
+        svg,
+        count=1,
+    )
     svg = re.sub(r'(id="|href="#|url\(#)', rf"\g<1>{name}-", svg)
     for colour, variable in _COLOURS.items():
         svg = svg.replace(colour, variable)
