@@ -93,6 +93,9 @@ class ColumnReader:
     ) -> None:
         """Appends a batch: of each column integers, or offsets and bytes, and which are there."""
 
+    def inspect(self) -> dict[str, Any]:
+        """Ends the log and says how it is understood."""
+
     def finish(self, sources: Sequence[tuple[str | PathLike[str], str, int]]) -> dict[str, Any]:
         """Ends the log, read from files of these paths, hashes and sizes, and prepares it."""
 

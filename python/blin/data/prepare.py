@@ -44,6 +44,8 @@ _FORMATS = {
     ".jsonl",
     ".ndjson",
     ".parquet",
+    ".arrow",
+    ".feather",
 }
 _SUFFIXES = _COMPRESSIONS | _FORMATS
 _PEAK = re.compile(r"VmHWM:\s+(\d+) kB")
@@ -138,10 +140,10 @@ def preprocess(
 
     Args:
         paths: The log, or its parts in order: tables, sequence files or JSON lines, plain,
-            gzip or zstd, or Parquet. A directory stands for the files in it, sorted by name,
-            without those whose name begins with ``.`` or ``_``. Or a table of pandas (2.2 or
-            newer), polars, pyarrow or anything else with the Arrow PyCapsule interface; it needs
-            a name.
+            gzip or zstd, or Parquet or Arrow. A directory stands for the files in it and below,
+            sorted by name, without those whose name begins with ``.`` or ``_``. Or a table of
+            pandas (2.2 or newer), polars, pyarrow or anything else with the Arrow PyCapsule
+            interface; it needs a name.
         data_dir: Where prepared datasets live.
         name: The dataset's name; by default that of the first file or directory without suffixes,
             in lower case.
@@ -273,14 +275,13 @@ def _read(
     threads: int | None,
     on_progress: Callable[[int, int], None] | None,
 ) -> dict[str, Any]:
-    is_columnar = table is not None or any(map(columnar.is_parquet, sources))
-    for option in ("delimiter", "header", "log_format"):
-        if is_columnar and options[option] is not None:
-            raise ConfigError(f"{option}: expected nothing for a log of columns, found a value")
+    is_columnar = table is not None or any(map(columnar.is_columnar, sources))
+    if is_columnar:
+        columnar.refuse_options_of_text(options)
     if table is not None:
         return columnar.read_table(table, name, options, threads=threads)
     if is_columnar:
-        return columnar.read_parquet(
+        return columnar.read_files(
             sources, options, _sha256, threads=threads, on_progress=on_progress
         )
     paths = [str(path) for path in sources]
