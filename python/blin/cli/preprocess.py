@@ -15,6 +15,17 @@ if TYPE_CHECKING:
     from blin.data.prepare import PrepareReport
 
 
+def _checked_report(
+    context: click.Context, parameter: click.Parameter, value: str | None
+) -> str | None:
+    """Refuses what cannot become a page, before anything is read."""
+    if value is not None:
+        from blin.data import health_page
+
+        health_page.check(Path(value) if value else None)
+    return value
+
+
 @click.command()
 @click.argument("logs", nargs=-1, required=True, metavar="LOG...", type=click.Path(path_type=Path))
 @click.option("--name", help="Name of the dataset.  [default: the log's name]")
@@ -73,6 +84,7 @@ if TYPE_CHECKING:
     is_flag=False,
     flag_value="",
     metavar="[FILE.html]",
+    callback=_checked_report,
     help="Write a page on the data's health, with plots.  [default: report.html in the dataset]",
 )
 @options.data_dir
@@ -84,19 +96,17 @@ def preprocess(
     """Turn a raw log into a prepared dataset.
 
     LOG is a CSV or TSV file with any delimiter, with or without a header, a file of sequences (user
-    item item ...) or JSON lines, plain, gzip or zstd, or Parquet. Delimiter, columns and time unit
-    are recognised; the options are for logs where that goes wrong. Several files, or a directory of
-    them, are read as one log.
+    item item ...) or JSON lines, plain, gzip or zstd, or Parquet or Arrow. Delimiter, columns and
+    time unit are recognised; the options are for logs where that goes wrong. Several files, or a
+    directory of them, are read as one log.
     """
     from blin.data import health_page, prepare
 
-    page = Path(report) if report else None
-    if report is not None:
-        health_page.check(page)
     with output.bar("read", of_bytes=True) as advance:
         done = prepare.preprocess(logs, data_dir=data_dir, on_progress=advance, **layout)
+    page = None
     if report is not None:
-        page = health_page.write(done.metadata, page or done.path / "report.html")
+        page = health_page.write(done.metadata, report or done.path / "report.html")
     output.result({**done.to_json(), "report": page and str(page)})
     show_report(done, output)
     if page is not None:

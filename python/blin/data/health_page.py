@@ -76,9 +76,9 @@ def check(path: Path | None) -> None:
         raise BlinError("the plots need matplotlib: pip install 'blin-rec[plot]'")
 
 
-def write(metadata: Mapping[str, Any], path: Path) -> Path:
+def write(metadata: Mapping[str, Any], path: str | Path) -> Path:
     """Writes the page of a dataset, in place of an older one, and returns its path."""
-    content = page(metadata)
+    path, content = Path(path), page(metadata)
     with replacing(path) as temporary:
         temporary.write_text(content, encoding="utf-8")
     return path
