@@ -176,6 +176,7 @@ def test_what_needs_times_is_unknown_without_them(tmp_path):
 def test_warnings_say_what_follows(tmp_path):
     ties, leak, cold = warnings(prepared(tmp_path, LOG))
     assert "16.7% of neighbouring interactions have the same time" in ties
+    assert "for 0.0% of users it decides which item is tested" in ties
     assert "50.0% of the test items are older" in leak and "--split temporal does not" in leak
     assert "can hardly find them" in cold
 

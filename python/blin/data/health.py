@@ -95,10 +95,12 @@ def warnings(metadata: Mapping[str, Any]) -> list[str]:
     found = []
     ties, test = health["ties"], health["test"]
     if ties is not None and ties["neighbours_share"] >= _MUCH:
+        last_two = percent(ties["users_last_two_share"])
+        decides = f"; for {last_two} of users it decides which item is tested"
         found.append(
             f"{percent(ties['neighbours_share'])} of neighbouring interactions have the same time: "
-            "their order is that of the log, which may mean nothing; for "
-            f"{percent(ties['users_last_two_share'])} of users it decides what is held out last"
+            "their order is that of the log, which may mean nothing"
+            + (decides if metadata["split"]["rule"] == "leave-one-out" else "")
         )
     if test["leaking"] is not None and test["leaking_share"] >= _MUCH:
         found.append(

@@ -151,7 +151,8 @@ impl<'a> Arrays<'a> {
             && self.splits.len() == 2 * num_users
             && self.parts().all(|(parts, end)| parts.is_sorted() && parts[3] == end)
             && self.timestamps.is_none_or(|times| times.len() == self.items.len())
-            && self.items.iter().all(|&item| (1..=self.num_items).contains(&(item as usize)))
+            && self.items.iter().min() >= Some(&1)
+            && self.items.iter().max().is_some_and(|&item| item as usize <= self.num_items)
             && luck.len() == num_users
             && luck.iter().all(|luck| (0.0..1.0).contains(luck));
         if fits { Ok(()) } else { Err(Error::argument("arrays", "those of a dataset", "others")) }
@@ -225,19 +226,25 @@ impl<'a> Arrays<'a> {
             level.iter().for_each(|&item| standing[item as usize] = (above, level.len() as i64));
             above += level.len() as i64;
         }
-        let seen_by = || vec![u32::MAX; self.num_items + 1];
-        let ranks = self.par_users().map_init(seen_by, |seen_by, user| {
+        let scratch = || (vec![u32::MAX; self.num_items + 1], Vec::new());
+        let ranks = self.par_users().map_init(scratch, |(seen_by, rivals), user| {
             let place = self.target(user, 2)?;
             let target = self.items[place];
             let own = counts[target as usize];
+            let history = &self.items[self.offsets[user] as usize..place];
+            // Which items are as popular cannot be foreseen, so nothing is decided while they are
+            // gathered.
+            rivals.resize(rivals.len().max(history.len() + 1), 0);
+            let mut num_rivals = 0;
+            for &item in history {
+                rivals[num_rivals] = item;
+                num_rivals += usize::from(counts[item as usize] >= own && item != target);
+            }
             let (mut above, mut level) = standing[target as usize];
-            for &item in &self.items[self.offsets[user] as usize..place] {
-                let count = counts[item as usize];
-                if count < own || item == target || seen_by[item as usize] == user as u32 {
-                    continue;
+            for &item in &rivals[..num_rivals] {
+                if std::mem::replace(&mut seen_by[item as usize], user as u32) != user as u32 {
+                    *if counts[item as usize] > own { &mut above } else { &mut level } -= 1;
                 }
-                seen_by[item as usize] = user as u32;
-                *if count > own { &mut above } else { &mut level } -= 1;
             }
             Some(1 + above + (luck[user] * level as f64) as i64)
         });
@@ -250,24 +257,22 @@ impl<'a> Arrays<'a> {
         let first = ends().map(|(start, _)| times[start]).min()?;
         let last = ends().map(|(_, end)| times[end - 1]).max()?;
         let buckets = Buckets::new(first, last, SLICES);
-        let count = |mut counts: Vec<[u64; 3]>, user| {
-            for (part, ends) in self.user(user).windows(2).enumerate() {
-                for &time in &times[ends[0]..ends[1]] {
-                    counts[buckets.of(time)][part] += 1;
-                }
+        let zeros = || [0; 3].map(|_: u64| vec![0_u64; buckets.len()]);
+        let count = |mut counts: [Vec<u64>; 3], user| {
+            for (counts, ends) in counts.iter_mut().zip(self.user(user).windows(2)) {
+                times[ends[0]..ends[1]].iter().for_each(|&time| counts[buckets.of(time)] += 1);
             }
             counts
         };
-        let zeros = || vec![[0; 3]; buckets.len()];
         let counts = self.par_users().fold(zeros, count).reduce(zeros, |mut counts, others| {
             counts.iter_mut().flatten().zip(others.iter().flatten()).for_each(|(a, b)| *a += b);
             counts
         });
         let mut later = 0;
-        let mut training_after = vec![0; counts.len()];
-        for (after, counts) in training_after.iter_mut().zip(&counts).rev() {
+        let mut training_after = vec![0; buckets.len()];
+        for (after, training) in training_after.iter_mut().zip(&counts[0]).rev() {
             *after = later;
-            later += counts[0];
+            later += training;
         }
         Some(Slices { buckets, counts, training_after })
     }
@@ -280,7 +285,8 @@ impl<'a> Arrays<'a> {
 /// Interactions of each part in slices of the time.
 struct Slices {
     buckets: Buckets,
-    counts: Vec<[u64; 3]>,
+    /// Of each part, how many interactions each slice has.
+    counts: [Vec<u64>; 3],
     /// Training interactions of later slices.
     training_after: Vec<u64>,
 }
@@ -294,9 +300,10 @@ impl Slices {
         let Buckets { first, last, shift } = self.buckets;
         let periods = Buckets::new(first, last, MAX_PERIODS);
         let mut counts = vec![[0; 3]; periods.len()];
-        for (slice, parts) in self.counts.iter().enumerate() {
-            let period = &mut counts[slice >> (periods.shift - shift)];
-            period.iter_mut().zip(parts).for_each(|(sum, part)| *sum += part);
+        for (part, slices) in self.counts.iter().enumerate() {
+            for (slice, count) in slices.iter().enumerate() {
+                counts[slice >> (periods.shift - shift)][part] += count;
+            }
         }
         Periods { first, width: 1 << periods.shift, counts }
     }
