@@ -202,6 +202,14 @@ def test_a_dataset_that_is_reused_keeps_its_health_and_one_without_is_made_anew(
     assert not third.reused and third.metadata["health"] == health
 
 
+def test_lists_of_numbers_take_one_line_each(tmp_path):
+    metadata = prepared(tmp_path, LOG)
+    text = (tmp_path / "log" / "dataset.json").read_text()
+    assert json.loads(text) == metadata
+    train = json.dumps(metadata["health"]["over_time"]["train"])
+    assert f'"train": {train},' in text
+
+
 def test_arrays_that_are_no_dataset_are_refused():
     with pytest.raises(ConfigError, match="expected those of a dataset"):
         count([[1, 5]], [[0, 1]], None, [0.0], num_items=4)

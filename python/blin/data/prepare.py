@@ -49,6 +49,7 @@ _FORMATS = {
 }
 _SUFFIXES = _COMPRESSIONS | _FORMATS
 _PEAK = re.compile(r"VmHWM:\s+(\d+) kB")
+_NUMBERS = re.compile(r"(?<=\[)\n[-+.\de,\s]+\n\s*(?=\])")
 _SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
 _FILES = ("items.npy", "offsets.npy", "splits.npy", "users.parquet", "items.parquet")
 
@@ -428,7 +429,10 @@ def _string_array(
 
 
 def _to_json_bytes(metadata: Mapping[str, Any]) -> bytes:
-    return (json.dumps(metadata, indent=2, ensure_ascii=False) + "\n").encode()
+    text = json.dumps(metadata, indent=2, ensure_ascii=False)
+    # Lists of numbers take one line, for people; no string of JSON holds a line's end.
+    text = _NUMBERS.sub(lambda numbers: " ".join(numbers[0].split()), text)
+    return f"{text}\n".encode()
 
 
 def _peak_memory_bytes() -> int:
