@@ -11,11 +11,24 @@ __all__ = [
     "Batcher",
     "ColumnReader",
     "NegativeSampler",
+    "data_health",
     "fill_histories",
     "inspect_log",
     "read_log",
     "shuffle_users",
 ]
+
+def data_health(
+    items: NDArray[np.uint32],
+    offsets: NDArray[np.int64],
+    splits: NDArray[np.int64],
+    timestamps: NDArray[np.int64] | None,
+    luck: NDArray[np.float64],
+    *,
+    num_items: int,
+    threads: int | None = None,
+) -> dict[str, Any]:
+    """Counts what there is to know of a dataset before anything is trained on it."""
 
 def inspect_log(
     path: str | PathLike[str],
@@ -79,6 +92,9 @@ class ColumnReader:
         ],
     ) -> None:
         """Appends a batch: of each column integers, or offsets and bytes, and which are there."""
+
+    def inspect(self) -> dict[str, Any]:
+        """Ends the log and says how it is understood."""
 
     def finish(self, sources: Sequence[tuple[str | PathLike[str], str, int]]) -> dict[str, Any]:
         """Ends the log, read from files of these paths, hashes and sizes, and prepares it."""

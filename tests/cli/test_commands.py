@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 from click.testing import Result
@@ -60,6 +61,67 @@ def test_preprocess_of_a_log_with_odd_columns_and_several_parts(blin: Blin) -> N
         blin("preprocess", "a.txt", "b.txt", "--min-interactions", 1, *columns, "--json")
     )
     assert (report["users"], report["items"], report["interactions"]) == (8, 4, 16)
+
+
+def test_preprocess_says_what_the_data_can_be_trusted_with(blin: Blin) -> None:
+    for again in ("", ", reused"):
+        result = blin("preprocess", "shop.csv", "--name", "again")
+        for line in (
+            rf"took +[\d.]+ s{again}",
+            r"repeats +[\d,]+ interactions with an item that the user had before \(\d+\.\d%\)",
+            r"ties +",
+            r"lengths +\d+ to \d+ interactions per user, median \d+, mean \d+\.\d",
+            r"popularity +\d+ to \d+ per item, median \d+, mean \d+\.\d; the top 10% of items",
+            r"leakage +\S+ of test items are older than somebody else's last training interaction",
+            r"cold +\S+ of valid items and \S+ of test items never occur in training",
+            r"baseline +popularity reaches HR@10 0\.\d{4}, NDCG@10 0\.\d{4}",
+        ):
+            assert re.search(f"^{line}", result.stdout, re.MULTILINE), line
+        assert "leave-one-out lets a model see the future" in result.stderr
+
+
+def test_preprocess_reports_on_a_page(blin: Blin) -> None:
+    assert value_of(blin("preprocess", "shop.csv", "--json"))["report"] is None
+    told = value_of(blin("preprocess", "shop.csv", "--report", "--json"))
+    assert (told["reused"], told["report"]) == (True, "data/shop/report.html")
+    page = Path("data/shop/report.html").read_text(encoding="utf-8")
+    assert "shop: data health" in page
+    result = blin("preprocess", "--report=page.html", "shop.csv")
+    assert Path("page.html").read_text(encoding="utf-8") == page
+    assert "report: page.html" in result.stderr
+    assert blin("train", "--dataset", "shop", "--epochs", 1, "--dim", 8).exit_code == 0
+
+
+@pytest.mark.parametrize("logs", [[], ["shop.csv"]])
+def test_a_log_is_not_taken_for_the_page(blin: Blin, logs: list[str]) -> None:
+    before = Path("shop.csv").read_bytes()
+    result = blin("preprocess", "--report", "shop.csv", *logs, "--name", "again")
+    assert result.exit_code == 2
+    assert 'report: expected a name that ends in .html, found "shop.csv"' in result.stderr
+    assert Path("shop.csv").read_bytes() == before
+    assert not Path("data", "again").exists()
+
+
+def test_inspect_shows_the_types_of_columns(blin: Blin) -> None:
+    table = pyarrow.csv.read_csv("shop.csv")
+    pq.write_table(table, "shop.parquet")
+    result = blin("inspect", "shop.parquet")
+    for line in (
+        r"format +columns of Parquet or Arrow",
+        r"rows +4,504$",
+        r"times +2024-\d\d-\d\dT.* to .*, in s",
+        r"column +type +role +first values",
+        r"customer +string +user +\S+, \S+, \S+",
+        r"bought_at +timestamp\S+ +time +2024-",
+    ):
+        assert re.search(f"^{line}", result.stdout, re.MULTILINE), line
+    assert "--user-column" in result.stderr and "--delimiter" not in result.stderr
+    told = value_of(blin("inspect", "shop.parquet", "--json"))
+    of_text = value_of(blin("inspect", "shop.csv", "--json"))
+    assert told.keys() == of_text.keys()
+    assert told["columns"][0]["type"] == "string"
+    shown = [(column["name"], column["role"]) for column in told["columns"]]
+    assert shown == [(column["name"], column["role"]) for column in of_text["columns"]]
 
 
 def test_inspect_shows_columns_roles_and_what_to_try(blin: Blin) -> None:

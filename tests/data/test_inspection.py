@@ -7,11 +7,13 @@ import random
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.feather
+import pyarrow.parquet as pq
 import pytest
 
 from blin.data.inspection import inspect
 from blin.data.prepare import preprocess
-from blin.errors import DataError
+from blin.errors import ConfigError, DataError
 
 
 def rows(count: int, *, quote: str = "") -> str:
@@ -100,3 +102,70 @@ def test_of_a_directory_the_first_part_with_content_is_shown(tmp_path):
     (tmp_path / "part-1.csv").write_text("user,item\nann,tea\n")
     found = inspect(tmp_path)
     assert (found["parts"], found["path"]) == (2, str(tmp_path / "part-1.csv"))
+
+
+COLUMNS = {
+    "customer": ["ann", None, "bob"],
+    "sku": pa.array([7, 8, 7], pa.int32()),
+    "ts": pa.array([1_700_000_000_000, 1_700_000_000_500, 1], pa.timestamp("ms", tz="UTC")),
+    "note": [{"a": 1}, None, None],
+}
+
+
+def write_columns(folder: Path, kind: str, table: pa.Table) -> Path:
+    log = folder / f"log.{kind.replace('lz4', 'feather')}"
+    if kind == "parquet":
+        pq.write_table(table, log, compression="zstd")
+    else:
+        compression = "lz4" if kind == "lz4" else "uncompressed"
+        pa.feather.write_feather(table, log, compression=compression)
+    return log
+
+
+@pytest.mark.parametrize("kind", ["parquet", "arrow", "lz4"])
+def test_columns_are_described_with_their_types(tmp_path, kind):
+    log = write_columns(tmp_path, kind, pa.table(COLUMNS))
+    found = inspect(log)
+    assert found["columns"][:3] == [
+        {"name": "customer", "type": "string", "role": "user", "sample": ["ann", "", "bob"]},
+        {"name": "sku", "type": "int32", "role": "item", "sample": ["7", "8", "7"]},
+        {
+            "name": "ts",
+            "type": "timestamp[ms, tz=UTC]",
+            "role": "time",
+            "sample": found["columns"][2]["sample"],
+        },
+    ]
+    assert found["columns"][3]["role"] is None
+    assert (found["format"], found["delimiter"], found["header"]) == ("columns", None, None)
+    assert (found["rows"], found["rows_estimated"], found["rows_without_user"]) == (3, False, 1)
+    assert found["compression"] == ("zstd" if kind == "parquet" else "none")
+    metadata = preprocess(log, data_dir=tmp_path, min_interactions=1).metadata
+    assert found["time"] == metadata["time"]
+    assert [column["name"] for column in found["columns"]] == metadata["layout"]["columns"]
+
+
+@pytest.mark.parametrize("kind", ["parquet", "arrow"])
+def test_the_rows_of_a_large_file_of_columns_are_exact(tmp_path, kind):
+    count = 300_000
+    table = pa.table({"user": range(count), "item": range(count), "time": range(count)})
+    found = inspect(write_columns(tmp_path, kind, table))
+    assert (found["rows"], found["rows_estimated"]) == (count, False)
+    assert found["rows_looked_at"] == 1 << 18
+    assert found["time"]["last"] == (1 << 18) - 1
+
+
+def test_options_of_text_are_refused_for_columns(tmp_path):
+    log = write_columns(tmp_path, "parquet", pa.table(COLUMNS))
+    assert inspect(log, user_column="sku", item_column="1")["columns"][0]["role"] == "item"
+    with pytest.raises(ConfigError, match="delimiter: expected nothing for a log of columns"):
+        inspect(log, delimiter=",")
+    with pytest.raises(DataError, match="expected a column of users"):
+        inspect(write_columns(tmp_path, "arrow", pa.table({"x": [1], "y": [2]})))
+
+
+def test_of_parts_of_columns_the_first_with_rows_is_shown(tmp_path):
+    table = pa.table(COLUMNS)
+    pq.write_table(table[:0], tmp_path / "part-0.parquet")
+    pq.write_table(table, tmp_path / "part-1.parquet")
+    assert inspect(tmp_path)["path"] == str(tmp_path / "part-1.parquet")

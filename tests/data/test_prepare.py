@@ -100,7 +100,7 @@ def test_without_times_there_is_no_file_of_times(tmp_path, data_dir):
     report = prepare(log, data_dir)
     assert "timestamps.npy" not in entries(report.path)
     assert report.metadata["time"] is None
-    assert report.metadata["ties"] is None
+    assert report.metadata["health"]["ties"] is None
     assert prepare(log, data_dir).reused
 
 

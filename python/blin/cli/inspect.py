@@ -21,9 +21,10 @@ _SHOWN_CHARACTERS = 30
 def inspect(log: Path, output: Output, **layout: Any) -> None:
     """Show how a log is understood, without doing anything.
 
-    Reads the beginning of LOG and shows its format, its columns with their first values and the
-    role each was given, the unit and range of the times, the number of rows, and the options that
-    correct what was guessed wrong. They can be tried here and then given to blin preprocess.
+    Reads the beginning of LOG and shows its format, its columns with their types (of Parquet and
+    Arrow), their first values and the role each was given, the unit and range of the times, the
+    number of rows, and the options that correct what was guessed wrong. They can be tried here and
+    then given to blin preprocess.
     """
     from blin.data import inspection
 
@@ -33,14 +34,17 @@ def inspect(log: Path, output: Output, **layout: Any) -> None:
         output.warn(f"cannot be read: {message}")
     output.facts(_understood(found))
     if found["columns"]:
-        output.table(("column", "role", "first values"), [_column(c) for c in found["columns"]])
-    output.next_commands(
-        {
-            f"blin preprocess {log}": "prepare it so, with the same options",
-            "--user-column, --item-column, --time-column, --rating-column": "choose other columns",
-            "--format, --delimiter, --header or --no-header": "read it in another way",
-        }
-    )
+        types = ("type",) if "type" in found["columns"][0] else ()
+        output.table(
+            ("column", *types, "role", "first values"), [_column(c) for c in found["columns"]]
+        )
+    suggestions = {
+        f"blin preprocess {log}": "prepare it so, with the same options",
+        "--user-column, --item-column, --time-column, --rating-column": "choose other columns",
+    }
+    if found["format"] != "columns":
+        suggestions["--format, --delimiter, --header or --no-header"] = "read it in another way"
+    output.next_commands(suggestions)
 
 
 def _understood(found: Mapping[str, Any]) -> dict[str, str | None]:
@@ -60,7 +64,7 @@ def _understood(found: Mapping[str, Any]) -> dict[str, str | None]:
         "log": f"{found['path']} ({size_of(found['bytes'])}{compression}{parts})",
         "format": format_of(found),
         "rows": rows,
-        "times": _times(time, is_part=found["rows_estimated"]),
+        "times": _times(time, is_part=found["rows_looked_at"] < found["rows"]),
         "first": None if found["columns"] else " ".join(found["first_records"][0]),
     }
 
@@ -72,10 +76,12 @@ def _times(time: Mapping[str, Any] | None, *, is_part: bool) -> str:
     return f"{first} to {last}{' in the first rows' if is_part else ''}, in {time['unit']}"
 
 
-def _column(column: Mapping[str, Any]) -> tuple[str, str, str]:
+def _column(column: Mapping[str, Any]) -> tuple[str, ...]:
     values = (
         value if len(value) <= _SHOWN_CHARACTERS else value[: _SHOWN_CHARACTERS - 1] + "…"
         for value in column["sample"]
     )
     role = (column["role"] or "").replace("_", "-")
-    return column["name"], role, ", ".join(" ".join(value.split()) for value in values)
+    types = (column["type"],) if "type" in column else ()
+    shown = ", ".join(" ".join(value.split()) for value in values)
+    return column["name"], *types, role, shown

@@ -145,7 +145,7 @@ def duration_of(seconds: float) -> str:
 def format_of(layout: Mapping[str, Any]) -> str:
     """Returns how the fields of a log are told apart, as people say it."""
     if layout["format"] in ("jsonl", "columns"):
-        return {"jsonl": "JSON lines", "columns": "Parquet"}[layout["format"]]
+        return {"jsonl": "JSON lines", "columns": "columns of Parquet or Arrow"}[layout["format"]]
     header = "with" if layout["header"] else "without"
     return (
         f"{layout['format']}, fields separated by {_named(layout['delimiter'])}, {header} a header"

@@ -15,6 +15,17 @@ if TYPE_CHECKING:
     from blin.data.prepare import PrepareReport
 
 
+def _checked_report(
+    context: click.Context, parameter: click.Parameter, value: str | None
+) -> str | None:
+    """Refuses what cannot become a page, before anything is read."""
+    if value is not None:
+        from blin.data import health_page
+
+        health_page.check(Path(value) if value else None)
+    return value
+
+
 @click.command()
 @click.argument("logs", nargs=-1, required=True, metavar="LOG...", type=click.Path(path_type=Path))
 @click.option("--name", help="Name of the dataset.  [default: the log's name]")
@@ -68,30 +79,47 @@ if TYPE_CHECKING:
     show_default=True,
     help="What to do at a row that cannot be read; skipped rows are counted and shown.",
 )
+@click.option(
+    "--report",
+    is_flag=False,
+    flag_value="",
+    metavar="[FILE.html]",
+    callback=_checked_report,
+    help="Write a page on the data's health, with plots.  [default: report.html in the dataset]",
+)
 @options.data_dir
 @options.threads
 @options.output
-def preprocess(logs: tuple[Path, ...], data_dir: Path, output: Output, **layout: Any) -> None:
+def preprocess(
+    logs: tuple[Path, ...], report: str | None, data_dir: Path, output: Output, **layout: Any
+) -> None:
     """Turn a raw log into a prepared dataset.
 
     LOG is a CSV or TSV file with any delimiter, with or without a header, a file of sequences (user
-    item item ...) or JSON lines, plain, gzip or zstd, or Parquet. Delimiter, columns and time unit
-    are recognised; the options are for logs where that goes wrong. Several files, or a directory of
-    them, are read as one log.
+    item item ...) or JSON lines, plain, gzip or zstd, or Parquet or Arrow. Delimiter, columns and
+    time unit are recognised; the options are for logs where that goes wrong. Several files, or a
+    directory of them, are read as one log.
     """
-    from blin.data import prepare
+    from blin.data import health_page, prepare
 
     with output.bar("read", of_bytes=True) as advance:
-        report = prepare.preprocess(logs, data_dir=data_dir, on_progress=advance, **layout)
-    output.result(report.to_json())
-    show_report(report, output)
+        done = prepare.preprocess(logs, data_dir=data_dir, on_progress=advance, **layout)
+    page = None
+    if report is not None:
+        page = health_page.write(done.metadata, report or done.path / "report.html")
+    output.result({**done.to_json(), "report": page and str(page)})
+    show_report(done, output)
+    if page is not None:
+        output.note(f"report: {page}")
     output.next_commands(
-        {f"blin train --dataset {report.dataset}{options.data_dir_flag(data_dir)}": "learn from it"}
+        {f"blin train --dataset {done.dataset}{options.data_dir_flag(data_dir)}": "learn from it"}
     )
 
 
 def show_report(report: PrepareReport, output: Output) -> None:
     """Prints what was understood of the log and what became of it."""
+    from blin.cli.health import show_health
+
     for message in report.metadata["skipped_messages"]:
         output.warn(f"skipped: {message}")
     if report.replaced:
@@ -133,6 +161,7 @@ def show_report(report: PrepareReport, output: Output) -> None:
             "peak memory": size_of(report.peak_memory_bytes),
         }
     )
+    show_health(report.metadata, output)
 
 
 def _core_name(options: Mapping[str, Any]) -> str:
@@ -159,7 +188,7 @@ def _times(time: Mapping[str, Any] | None) -> str:
 
 def _understood(metadata: Mapping[str, Any]) -> dict[str, str | None]:
     """Says how the log was read; what does not apply is None."""
-    layout, time, ties = metadata["layout"], metadata["time"], metadata["ties"]
+    layout, time = metadata["layout"], metadata["time"]
     size = sum(source["bytes"] for source in metadata["sources"])
     columns = [
         f"{role.replace('_', '-')} {layout[role + '_column']}"
@@ -180,20 +209,9 @@ def _understood(metadata: Mapping[str, Any]) -> dict[str, str | None]:
         "times": _times(time),
         "rows": f"{metadata['rows_read']:,}"
         + "".join(f", {rows:,} {why}" for why, rows in left_out.items() if rows),
-        "repeats": f"{metadata['repeats']:,} interactions with an item that the user had before",
-        "ties": ties and _ties(ties),
     }
 
 
 def _files(sources: Sequence[Mapping[str, Any]]) -> str:
     names = [source["file"] for source in sources]
     return ", ".join(names) if len(names) <= 3 else f"{names[0]} to {names[-1]}, {len(names)} files"
-
-
-def _ties(ties: Mapping[str, Any]) -> str:
-    if ties["neighbours"] == 0:
-        return "none: no user has two interactions at the same time"
-    return (
-        f"{ties['neighbours_share']:.1%} of neighbours have the same time (the last two "
-        f"of {ties['users_last_two_share']:.1%} of users): they stay in the order of the log"
-    )

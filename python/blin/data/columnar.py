@@ -1,4 +1,4 @@
-"""Logs that come as columns: Parquet files, and tables of pandas, polars, pyarrow and others.
+"""Logs that come as columns: Parquet and Arrow files, and tables of pandas, polars and others.
 
 The core takes Arrow's buffers as they are, batch by batch; here columns of other types are brought
 to the two that it knows, 64-bit integers and text.
@@ -6,31 +6,95 @@ to the two that it knows, 64-bit integers and text.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.ipc
 import pyarrow.parquet as pq
 
 from blin import _core
-from blin.errors import DataError
+from blin.errors import ConfigError, DataError
 
 _BATCH_ROWS = 1 << 16
 _SAMPLE_ROWS = 200
-_PARQUET = b"PAR1"
+_SHOWN_ROWS = 3
+_INSPECTED_ROWS = 1 << 18
+_PARQUET, _ARROW = b"PAR1", b"ARROW1"
 
 
-def is_parquet(path: Path) -> bool:
-    """Tells by its first bytes whether a file is Parquet."""
+@dataclass(frozen=True)
+class _File:
+    """An open file of columns."""
+
+    schema: pa.Schema
+    num_rows: int
+    #: Batches of at most so many rows, of all columns or of these.
+    batches: Callable[[int, list[str] | None], Iterable[pa.RecordBatch]]
+    #: How its columns are compressed, as far as it says.
+    compression: str
+
+
+def is_columnar(path: Path) -> bool:
+    """Tells by its first bytes whether a file is Parquet or Arrow."""
+    return _magic(path).startswith((_PARQUET, _ARROW))
+
+
+def has_rows(path: Path) -> bool:
+    """Tells whether there is something in a file of columns."""
+    with _reported(path), _opened(path) as file:
+        return file.num_rows > 0
+
+
+def refuse_options_of_text(options: Mapping[str, Any]) -> None:
+    """Raises a ConfigError if an option is set that only a log of text can have."""
+    for option in ("delimiter", "header", "log_format"):
+        if options.get(option) is not None:
+            raise ConfigError(f"{option}: expected nothing for a log of columns, found a value")
+
+
+def _magic(path: Path) -> bytes:
     try:
         with path.open("rb") as file:
-            return file.read(len(_PARQUET)) == _PARQUET
+            return file.read(len(_ARROW))
     except OSError:
-        return False
+        return b""
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[_File]:
+    if _magic(path) == _ARROW:
+        with pa.memory_map(str(path)) as source, pa.ipc.open_file(source) as file:
+            batches = [file.get_batch(place) for place in range(file.num_record_batches)]
+            yield _File(file.schema, sum(map(len, batches)), _cut(batches), "none")
+        return
+    with pq.ParquetFile(path) as file:
+        metadata = file.metadata
+        compression = "none"
+        if metadata.num_row_groups and metadata.num_columns:
+            compression = metadata.row_group(0).column(0).compression.lower()
+        yield _File(
+            file.schema_arrow,
+            metadata.num_rows,
+            lambda size, columns: file.iter_batches(size, columns=columns),
+            compression.replace("uncompressed", "none"),
+        )
+
+
+def _cut(
+    batches: Sequence[pa.RecordBatch],
+) -> Callable[[int, list[str] | None], Iterable[pa.RecordBatch]]:
+    def cut(size: int, columns: list[str] | None) -> Iterable[pa.RecordBatch]:
+        for batch in batches:
+            chosen = batch if columns is None else batch.select(columns)
+            yield from _pieces(chosen, size)
+
+    return cut
 
 
 def read_table(
@@ -39,14 +103,40 @@ def read_table(
     """Reads and prepares a table; messages call it by its name."""
     with _reported(name):
         reader = pa.RecordBatchReader.from_stream(table)
-        batches = chain.from_iterable(map(_pieces, reader))
+        batches = chain.from_iterable(_pieces(batch, _BATCH_ROWS) for batch in reader)
         log = _Log(name, reader.schema, options, threads=threads)
         for batch in batches:
             log.append(batch)
         return log.finish([])
 
 
-def read_parquet(
+def inspect_file(path: Path, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Says how a Parquet or Arrow file is understood by its first rows.
+
+    Returns:
+        What :func:`blin._core.inspect_log` returns, without ``bytes_used``, and ``num_rows`` of the
+        whole file and the ``types`` of its columns.
+    """
+    with _reported(path), _opened(path) as file:
+        log = _Log(path, file.schema, options, threads=None)
+        log.understand(file.batches(_SAMPLE_ROWS, None))
+        rows = 0
+        for batch in file.batches(_BATCH_ROWS, log.columns):
+            log.append(batch)
+            rows += len(batch)
+            if rows >= _INSPECTED_ROWS:
+                break
+        found = log.inspect()
+        return {
+            **found,
+            "sample": log.sample,
+            "types": [str(field.type) for field in file.schema],
+            "compression": file.compression,
+            "num_rows": file.num_rows,
+        }
+
+
+def read_files(
     paths: Sequence[Path],
     options: Mapping[str, Any],
     sha256: Callable[[Path], str],
@@ -54,15 +144,17 @@ def read_parquet(
     threads: int | None,
     on_progress: Callable[[int, int], None] | None,
 ) -> dict[str, Any]:
-    """Reads and prepares Parquet files, which have the columns of the first, batch by batch."""
+    """Reads and prepares Parquet or Arrow files, which have the columns of the first."""
     sizes = [path.stat().st_size for path in paths]
     log: _Log | None = None
     for path, size, done in zip(paths, sizes, np.cumsum([0, *sizes]), strict=False):
-        with _reported(path), pq.ParquetFile(path) as file:
+        with _reported(path), _opened(path) as file:
+            if file.num_rows == 0 and path != paths[-1]:
+                continue
             if log is None:
-                log = _Log(path, file.schema_arrow, options, threads=threads)
-                log.understand(file.iter_batches(_SAMPLE_ROWS))
-            missing = set(log.columns) - set(file.schema_arrow.names)
+                log = _Log(path, file.schema, options, threads=threads)
+                log.understand(file.batches(_SAMPLE_ROWS, None))
+            missing = set(log.columns) - set(file.schema.names)
             if missing:
                 raise DataError(
                     f"{path}: expected the columns of the first file, found no "
@@ -70,11 +162,11 @@ def read_parquet(
                 )
             log.start_file(path)
             rows = 0
-            for batch in file.iter_batches(_BATCH_ROWS, columns=log.columns):
+            for batch in file.batches(_BATCH_ROWS, log.columns):
                 log.append(batch)
                 rows += len(batch)
                 if on_progress is not None:
-                    share = rows / max(file.metadata.num_rows, 1)
+                    share = rows / max(file.num_rows, 1)
                     on_progress(int(done + size * share), sum(sizes))
     assert log is not None
     hashes = (sha256(path) for path in paths)
@@ -93,6 +185,8 @@ class _Log:
         threads: int | None,
     ) -> None:
         self.columns: list[str] = []
+        #: The first rows as text.
+        self.sample: list[tuple[str, ...]] = []
         self._path, self._schema = path, schema
         self._options, self._threads = dict(options), threads
         self._reader: _core.ColumnReader | None = None
@@ -104,10 +198,12 @@ class _Log:
         sample = (
             [] if first is None else [_sample(column) for column in first[:_SAMPLE_ROWS].columns]
         )
+        rows = list(zip(*sample, strict=True))
+        self.sample = rows[:_SHOWN_ROWS]
         self._reader = _core.ColumnReader(
             self._path,
             [field.name for field in fields],
-            list(zip(*sample, strict=True)),
+            rows,
             [pa.types.is_temporal(field.type) for field in fields],
             self._options,
             threads=self._threads,
@@ -127,6 +223,11 @@ class _Log:
         columns = [_arrays(name, batch.column(name)) for name in self.columns]
         self._reader.append(columns)
 
+    def inspect(self) -> dict[str, Any]:
+        """Says how the log is understood."""
+        assert self._reader is not None
+        return self._reader.inspect()
+
     def finish(self, sources: list[tuple[Path, str, int]]) -> dict[str, Any]:
         """Prepares the log."""
         if self._reader is None:
@@ -135,9 +236,9 @@ class _Log:
         return self._reader.finish(sources)
 
 
-def _pieces(batch: pa.RecordBatch) -> Iterable[pa.RecordBatch]:
+def _pieces(batch: pa.RecordBatch, size: int) -> Iterable[pa.RecordBatch]:
     """Cuts a large batch, which is no copy."""
-    return (batch[start : start + _BATCH_ROWS] for start in range(0, len(batch), _BATCH_ROWS))
+    return (batch[start : start + size] for start in range(0, len(batch), size))
 
 
 def _sample(column: pa.Array) -> list[str]:

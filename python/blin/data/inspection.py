@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from blin import _core
+from blin.data import columnar
 from blin.data.prepare import log_parts, time_range
+
+_COLUMNS = ("user_column", "item_column", "time_column", "rating_column")
+_DEFAULTS = {
+    "on_bad_row": "skip",
+    "min_interactions": 1,
+    "min_user_interactions": None,
+    "min_item_interactions": None,
+    "duplicates": "keep",
+    "split": "leave-one-out",
+    "valid_from": None,
+    "test_from": None,
+}
 
 ROLES = ("user", "item", "time", "tie_break", "rating")
 
@@ -32,20 +46,25 @@ def inspect(log: str | Path, **options: Any) -> dict[str, Any]:
         (2, 's', {'name': 'item', 'role': 'item', 'sample': ['tea', 'jam']})
     """
     parts = log_parts(Path(log))
-    path = next((part for part in parts if part.stat().st_size > 0), parts[0])
+    path = next((part for part in parts if _holds_something(part)), parts[0])
     if options.get("delimiter") == r"\t":
         options = options | {"delimiter": "\t"}
-    found = _core.inspect_log(path, **options)
+    size, is_estimate = path.stat().st_size, False
+    if columnar.is_columnar(path):
+        found = _inspect_columns(path, options)
+        rows, types = found["num_rows"], found["types"]
+    else:
+        found = _core.inspect_log(path, **options)
+        rows, types = found["rows_read"], None
+        is_estimate = found["bytes_used"] < size
+        if is_estimate:
+            rows = round(rows * size / max(found["bytes_used"], 1))
     layout = found["layout"]
-    is_whole = found["bytes_used"] >= found["bytes"]
-    rows = found["rows_read"]
-    if not is_whole:
-        rows = round(rows * found["bytes"] / max(found["bytes_used"], 1))
     roles = {layout[f"{role}_column"]: role for role in ROLES if layout[f"{role}_column"]}
     return {
         "path": str(path),
         "parts": len(parts),
-        "bytes": found["bytes"],
+        "bytes": size,
         "compression": found["compression"],
         "format": layout["format"],
         "delimiter": layout["delimiter"],
@@ -54,13 +73,14 @@ def inspect(log: str | Path, **options: Any) -> dict[str, Any]:
             {
                 "name": name,
                 "role": roles.get(name),
+                **({} if types is None else {"type": types[place]}),
                 "sample": [row[place] for row in found["sample"] if place < len(row)],
             }
             for place, name in enumerate(layout["columns"])
         ],
         "first_records": found["sample"],
         "rows": rows,
-        "rows_estimated": not is_whole,
+        "rows_estimated": is_estimate,
         "rows_looked_at": found["rows_read"],
         "rows_skipped": found["rows_skipped"],
         "rows_without_user": found["rows_without_user"],
@@ -68,3 +88,15 @@ def inspect(log: str | Path, **options: Any) -> dict[str, Any]:
         "skipped_messages": found["skipped_messages"],
         "time": time_range(found["time"]),
     }
+
+
+def _holds_something(part: Path) -> bool:
+    if columnar.is_columnar(part):
+        return columnar.has_rows(part)
+    return part.stat().st_size > 0
+
+
+def _inspect_columns(path: Path, options: Mapping[str, Any]) -> dict[str, Any]:
+    columnar.refuse_options_of_text(options)
+    columns = {option: options.get(option) for option in (*_COLUMNS, "min_rating")}
+    return columnar.inspect_file(path, {**_DEFAULTS, **columns})

@@ -27,6 +27,7 @@ from blin import _core
 from blin.data import columnar
 from blin.data.dataset import FORMAT_VERSION
 from blin.data.directory import Directory, Write
+from blin.data.health import data_health
 from blin.errors import ConfigError, DataError
 
 _NAME = re.compile(r"[\w+-][\w.+-]*")
@@ -43,9 +44,12 @@ _FORMATS = {
     ".jsonl",
     ".ndjson",
     ".parquet",
+    ".arrow",
+    ".feather",
 }
 _SUFFIXES = _COMPRESSIONS | _FORMATS
 _PEAK = re.compile(r"VmHWM:\s+(\d+) kB")
+_NUMBERS = re.compile(r"(?<=\[)\n[-+.\de,\s]+\n\s*(?=\])")
 _SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
 _FILES = ("items.npy", "offsets.npy", "splits.npy", "users.parquet", "items.parquet")
 
@@ -137,10 +141,10 @@ def preprocess(
 
     Args:
         paths: The log, or its parts in order: tables, sequence files or JSON lines, plain,
-            gzip or zstd, or Parquet. A directory stands for the files in it, sorted by name,
-            without those whose name begins with ``.`` or ``_``. Or a table of pandas (2.2 or
-            newer), polars, pyarrow or anything else with the Arrow PyCapsule interface; it needs
-            a name.
+            gzip or zstd, or Parquet or Arrow. A directory stands for the files in it and below,
+            sorted by name, without those whose name begins with ``.`` or ``_``. Or a table of
+            pandas (2.2 or newer), polars, pyarrow or anything else with the Arrow PyCapsule
+            interface; it needs a name.
         data_dir: Where prepared datasets live.
         name: The dataset's name; by default that of the first file or directory without suffixes,
             in lower case.
@@ -223,7 +227,8 @@ def preprocess(
     if metadata is None:
         replaced = _other_sources(directory.path, sources)
         result = _read(table, name, sources, options, threads=threads, on_progress=on_progress)
-        metadata = _metadata(name, result, options)
+        health = data_health(result, threads=threads)
+        metadata = {**_metadata(name, result, options), "health": health}
         with directory.replacing() as write:
             _write_arrays(write, result)
             write("dataset.json", lambda file: file.write(_to_json_bytes(metadata)))
@@ -271,14 +276,13 @@ def _read(
     threads: int | None,
     on_progress: Callable[[int, int], None] | None,
 ) -> dict[str, Any]:
-    is_columnar = table is not None or any(map(columnar.is_parquet, sources))
-    for option in ("delimiter", "header", "log_format"):
-        if is_columnar and options[option] is not None:
-            raise ConfigError(f"{option}: expected nothing for a log of columns, found a value")
+    is_columnar = table is not None or any(map(columnar.is_columnar, sources))
+    if is_columnar:
+        columnar.refuse_options_of_text(options)
     if table is not None:
         return columnar.read_table(table, name, options, threads=threads)
     if is_columnar:
-        return columnar.read_parquet(
+        return columnar.read_files(
             sources, options, _sha256, threads=threads, on_progress=on_progress
         )
     paths = [str(path) for path in sources]
@@ -308,6 +312,7 @@ def _reusable_metadata(
         metadata: dict[str, Any] = json.loads((path / "dataset.json").read_bytes())
         same_kind = (
             metadata["format_version"] == FORMAT_VERSION
+            and "health" in metadata
             and metadata["options"] == options
             and [source["bytes"] for source in metadata["sources"]]
             == [source.stat().st_size for source in sources]
@@ -358,26 +363,10 @@ def _metadata(name: str, result: Mapping[str, Any], options: Mapping[str, Any]) 
         "rows_duplicate": report["rows_duplicate"],
         "skipped_messages": report["skipped_messages"],
         "k_core_rounds": [report["before_k_core"], *report["k_core_rounds"]],
-        "ties": _ties(report),
-        "repeats": report["repeats"],
         "time": time_range(report["time"]),
         "split": {"rule": options["split"], **_cuts(report), **_parts_of_split(result)},
         "fingerprint": report["fingerprint"],
         "blin_version": version("blin-rec"),
-    }
-
-
-def _ties(report: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Says how often the order is decided by the file and not by the time."""
-    if report["time"] is None:
-        return None
-    neighbours, users = report["tied_neighbours"], report["users_with_tied_last"]
-    pairs = report["interactions"] - report["users"]
-    return {
-        "neighbours": neighbours,
-        "neighbours_share": round(neighbours / max(pairs, 1), 6),
-        "users_last_two": users,
-        "users_last_two_share": round(users / report["users"], 6),
     }
 
 
@@ -440,7 +429,10 @@ def _string_array(
 
 
 def _to_json_bytes(metadata: Mapping[str, Any]) -> bytes:
-    return (json.dumps(metadata, indent=2, ensure_ascii=False) + "\n").encode()
+    text = json.dumps(metadata, indent=2, ensure_ascii=False)
+    # Lists of numbers take one line, for people; no string of JSON holds a line's end.
+    text = _NUMBERS.sub(lambda numbers: " ".join(numbers[0].split()), text)
+    return f"{text}\n".encode()
 
 
 def _peak_memory_bytes() -> int:

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from blin._core import NegativeSampler
 from blin.data.dataset import Dataset
+from blin.data.health import tie_luck
 from blin.data.loader import flat_histories, history_batch
 from blin.errors import BlinError
 from blin.models import Scorer
@@ -80,7 +81,7 @@ def _ranks(
     on_progress: Progress | None,
 ) -> NDArray[np.int64]:
     users, places = dataset.held_out(split)
-    luck = _luck(dataset.num_users)[users]
+    luck = tie_luck(dataset.num_users)[users]
     size = max(1, min(1024, SCORES_AT_ONCE // (dataset.num_items + 1)))
     ranks = np.empty(len(users), dtype=np.int64)
     # Users with histories of like length go together: a batch is as wide as its longest.
@@ -119,9 +120,3 @@ def _count(marks: Tensor) -> NDArray[np.int32]:
 def _check(scores: Tensor) -> None:
     if not torch.isfinite(scores.sum()):
         raise BlinError("the model's scores are not finite: it diverged, and cannot be ranked by")
-
-
-def _luck(num_users: int) -> NDArray[np.float64]:
-    """One number in [0, 1) a user, the same for ever: raw Philox words are a stable stream."""
-    words = np.random.Philox(key=0).random_raw(num_users)
-    return np.ldexp((words >> np.uint64(11)).astype(np.float64), -53)

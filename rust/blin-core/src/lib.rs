@@ -8,6 +8,7 @@ pub mod augment;
 pub mod batch;
 pub mod duplicates;
 pub mod error;
+pub mod health;
 pub mod ingest;
 pub mod interactions;
 pub mod kcore;

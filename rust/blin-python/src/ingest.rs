@@ -216,6 +216,18 @@ impl ColumnReader {
         Ok(py.detach(|| log.append(&columns))?)
     }
 
+    /// Ends the log and says how it is understood.
+    fn inspect<'py>(&mut self, py: Python<'py>) -> Result<Bound<'py, PyDict>> {
+        let log = self.log.take().ok_or_else(finished)?.finish(Vec::new())?;
+        let times = log.interactions.timestamps.as_deref();
+        let result = PyDict::new(py);
+        result.set_item("layout", layout_dict(py, &log.layout)?)?;
+        set_rows(&result, log.rows)?;
+        result.set_item("skipped_messages", &log.messages)?;
+        result.set_item("time", time_dict(py, TimeRange::of(times, log.time_unit))?)?;
+        Ok(result)
+    }
+
     /// Ends the log, read from files of these paths, hashes and sizes, and prepares it.
     fn finish<'py>(
         &mut self,
