@@ -8,7 +8,7 @@ use crate::duplicates::{Duplicates, count_repeats, keep};
 use crate::error::{Error, Result};
 use crate::ingest::{self, Layout, Log, LogOptions};
 use crate::interactions::{Interactions, renumber};
-use crate::kcore::{Counts, Thresholds, k_core};
+use crate::kcore::{Counts, Filter, Thresholds};
 use crate::progress::{Hook, Progress};
 use crate::sequences::Sequences;
 use crate::split::{Cuts, Split, leave_one_out, temporal};
@@ -140,7 +140,10 @@ impl Preparation<'_> {
         let (fingerprint, (repeats, ties)) = self.pool.install(|| {
             rayon::join(
                 || fingerprint(&sequences, &splits),
-                || (count_repeats(&sequences.items, &sequences.offsets), count_ties(&sequences)),
+                || {
+                    let Sequences { items, offsets, .. } = &sequences;
+                    (count_repeats(items, offsets, num_items as u32), count_ties(&sequences))
+                },
             )
         });
         check()?;
@@ -183,7 +186,13 @@ impl Preparation<'_> {
         check: &mut dyn FnMut() -> Result<()>,
     ) -> Result<Core> {
         let thresholds = self.options.thresholds;
-        let core = k_core(&interactions.users, &interactions.items, thresholds, check)?;
+        let Interactions { users, items, .. } = &*interactions;
+        let mut filter = self.pool.install(|| Filter::new(users, items, thresholds));
+        while filter.has_work() {
+            check()?;
+            self.pool.install(|| filter.round());
+        }
+        let core = filter.finish();
         if let Some(kept) = &core.kept {
             interactions.retain(kept);
         }
@@ -206,7 +215,8 @@ impl Preparation<'_> {
             let found = "none; choose a column with --time-column, or --split leave-one-out";
             return Err(Error::log(path, "times for a temporal split", found));
         };
-        let cuts = Cuts::find(times, unit, valid_from, test_from)?;
+        let mut all = |visit: &mut dyn FnMut(&[i64])| Ok(visit(times));
+        let cuts = Cuts::find(&mut all, unit, valid_from, test_from)?;
         Ok((temporal(sequences, cuts), Some(cuts)))
     }
 

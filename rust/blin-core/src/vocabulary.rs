@@ -102,6 +102,26 @@ impl ShortId {
         Self(word)
     }
 
+    /// The number that the id is in decimal digits, if no zero stands before it.
+    ///
+    /// Neighbouring digits are joined to numbers below 100, those to numbers below 10⁴, and those.
+    #[inline]
+    fn decimal(self) -> Option<usize> {
+        let len = self.0 >> 56;
+        if len == 0 || len > 1 && self.0 as u8 == b'0' {
+            return None;
+        }
+        // The last digit is in the highest byte, so missing ones are zeros before the first.
+        let digits = (self.0 ^ 0x3030_3030_3030_3030) << (64 - 8 * len);
+        if (digits.wrapping_add(0x0606_0606_0606_0606) | digits) & 0xf0f0_f0f0_f0f0_f0f0 != 0 {
+            return None;
+        }
+        let pairs = digits.wrapping_mul(10).wrapping_add(digits >> 8) & 0x00ff_00ff_00ff_00ff;
+        let fours = pairs.wrapping_mul(100).wrapping_add(pairs >> 16) & 0x0000_ffff_0000_ffff;
+        let number = fours.wrapping_mul(10_000).wrapping_add(fours >> 32);
+        Some((number & 0xffff_ffff) as usize)
+    }
+
     /// Whether all bytes are ASCII.
     #[inline]
     pub fn is_ascii(self) -> bool {
@@ -109,12 +129,18 @@ impl ShortId {
     }
 }
 
+/// How many integers have up to 7 digits.
+const INTEGERS: usize = 10_000_000;
+
 /// Gives every distinct id an index by first appearance.
 ///
-/// Ids of up to 7 bytes (nearly all integers) are hashed and compared as one 64-bit word, ids of
-/// up to 15 bytes as two; only longer ones are looked up in the arena.
+/// Integers below 10⁷ are places in a table. Other ids of up to 7 bytes are hashed and compared as
+/// one 64-bit word, ids of up to 15 bytes as two; only longer ones are looked up in the arena.
 #[derive(Default)]
 pub struct Interner {
+    /// One more than the index of each integer; 0 is none. The system gives its memory page by
+    /// page, where integers are.
+    integers: Vec<u32>,
     short: HashTable<(u64, u32)>,
     medium: HashTable<(u64, u64, u32)>,
     long: HashTable<u32>,
@@ -154,6 +180,7 @@ impl Interner {
 
     /// Forgets all ids and keeps the memory.
     pub fn clear(&mut self) {
+        self.integers.clear();
         self.short.clear();
         self.medium.clear();
         self.long.clear();
@@ -164,6 +191,12 @@ impl Interner {
     #[inline]
     pub fn intern_short(&mut self, id: ShortId) -> u32 {
         let ShortId(key) = id;
+        if let Some(integer) = id.decimal() {
+            return match self.integers.get(integer) {
+                Some(&place) if place != 0 => place - 1,
+                _ => self.insert_integer(integer, key),
+            };
+        }
         let hash = mix(key, 0);
         match self.short.find(hash, |entry| entry.0 == key) {
             Some(&(_, index)) => index,
@@ -172,10 +205,25 @@ impl Interner {
     }
 
     #[cold]
+    fn insert_integer(&mut self, integer: usize, key: u64) -> u32 {
+        if self.integers.is_empty() {
+            self.integers = vec![0; INTEGERS];
+        }
+        let index = self.push_short(key);
+        self.integers[integer] = index + 1;
+        index
+    }
+
+    #[cold]
     fn insert_short(&mut self, hash: u64, key: u64) -> u32 {
+        let index = self.push_short(key);
+        self.short.insert_unique(hash, (key, index), |entry| mix(entry.0, 0));
+        index
+    }
+
+    fn push_short(&mut self, key: u64) -> u32 {
         let index = self.vocabulary.len() as u32;
         self.vocabulary.push(&key.to_le_bytes()[..(key >> 56) as usize]);
-        self.short.insert_unique(hash, (key, index), |entry| mix(entry.0, 0));
         index
     }
 
@@ -231,6 +279,24 @@ fn hash_bytes(id: &[u8]) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn integers_are_numbers_and_nothing_else_is() {
+        let decimal = |id: &str| ShortId::new(id.as_bytes()).unwrap().decimal();
+        for number in [0, 1, 9, 10, 99, 100, 1_234, 56_789, 102_030, 987_654, 9_999_999] {
+            assert_eq!(decimal(&number.to_string()), Some(number));
+        }
+        for text in ["", "00", "07", "0123456", "-1", "+1", "1.5", "1e3", " 7", "7 ", "1:", "1/"] {
+            assert_eq!(decimal(text), None, "{text:?}");
+        }
+        for byte in (0..=255).filter(|byte: &u8| !byte.is_ascii_digit()) {
+            for place in 0..7 {
+                let mut id = *b"1234567";
+                id[place] = byte;
+                assert_eq!(ShortId::new(&id).unwrap().decimal(), None, "{id:?}");
+            }
+        }
+    }
 
     #[test]
     fn ids_of_every_length_are_told_apart_from_their_neighbours() {
