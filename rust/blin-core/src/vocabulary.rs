@@ -108,7 +108,7 @@ impl ShortId {
     #[inline]
     fn decimal(self) -> Option<usize> {
         let len = self.0 >> 56;
-        if len == 0 || len > 1 && self.0 as u8 == b'0' {
+        if !(1..8).contains(&len) || len > 1 && self.0 as u8 == b'0' {
             return None;
         }
         // The last digit is in the highest byte, so missing ones are zeros before the first.
@@ -131,6 +131,9 @@ impl ShortId {
 
 /// How many integers have up to 7 digits.
 const INTEGERS: usize = 10_000_000;
+
+/// Ids that are looked up together.
+pub const TOGETHER: usize = 32;
 
 /// Gives every distinct id an index by first appearance.
 ///
@@ -187,13 +190,26 @@ impl Interner {
         self.vocabulary.clear();
     }
 
+    /// One more than the index of each word that is an integer seen before; 0 for all others.
+    ///
+    /// Each place in the table is somewhere else in memory: they are read in a loop that does
+    /// nothing else, so that many are on their way at once.
+    #[inline]
+    pub fn find_integers(&self, words: &[u64]) -> [u32; TOGETHER] {
+        let mut places = [INTEGERS; TOGETHER];
+        for (place, &word) in places.iter_mut().zip(words) {
+            *place = ShortId(word).decimal().unwrap_or(INTEGERS);
+        }
+        places.map(|place| self.integers.get(place).copied().unwrap_or(0))
+    }
+
     /// The index of a short id.
     #[inline]
     pub fn intern_short(&mut self, id: ShortId) -> u32 {
         let ShortId(key) = id;
         if let Some(integer) = id.decimal() {
             return match self.integers.get(integer) {
-                Some(&place) if place != 0 => place - 1,
+                Some(&found) if found != 0 => found - 1,
                 _ => self.insert_integer(integer, key),
             };
         }

@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::ingest::layout::Layout;
 use crate::ingest::time::{Time, TimeColumn, TimeUnit, too_wide};
 use crate::interactions::Interactions;
-use crate::vocabulary::{Interner, ShortId, Vocabulary};
+use crate::vocabulary::{Interner, ShortId, TOGETHER, Vocabulary};
 
 /// Messages of skipped rows that are kept to be shown.
 const KEPT_MESSAGES: usize = 5;
@@ -101,13 +101,14 @@ impl IdColumn {
     fn append(&mut self, block: &RawColumn) -> bool {
         let Self { ids, indices } = self;
         let long: Vec<u32> = block.long.vocabulary().iter().map(|id| ids.intern(id)).collect();
-        indices.extend(block.words.iter().map(|&word| {
-            if word < LONG {
-                ids.intern_short(ShortId::from_word(word))
-            } else {
-                long[(word - LONG) as usize]
-            }
-        }));
+        for words in block.words.chunks(TOGETHER) {
+            let found = ids.find_integers(words);
+            indices.extend(words.iter().zip(found).map(|(&word, found)| match found {
+                0 if word < LONG => ids.intern_short(ShortId::from_word(word)),
+                0 => long[(word - LONG) as usize],
+                found => found - 1,
+            }));
+        }
         ids.len() < u32::MAX as usize && indices.len() < u32::MAX as usize
     }
 }
