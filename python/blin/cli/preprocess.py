@@ -68,6 +68,11 @@ if TYPE_CHECKING:
     show_default=True,
     help="What to do at a row that cannot be read; skipped rows are counted and shown.",
 )
+@click.option(
+    "--memory-limit",
+    metavar="SIZE",
+    help="Most memory to take, e.g. 4GB or 512MiB; beyond it interactions go to the disk.",
+)
 @options.data_dir
 @options.threads
 @options.output

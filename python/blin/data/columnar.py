@@ -33,14 +33,22 @@ def is_parquet(path: Path) -> bool:
         return False
 
 
+Spill = tuple[int, int, Path]
+
+
 def read_table(
-    table: Any, name: str, options: Mapping[str, Any], *, threads: int | None
+    table: Any,
+    name: str,
+    options: Mapping[str, Any],
+    *,
+    threads: int | None,
+    spill: Spill | None = None,
 ) -> dict[str, Any]:
     """Reads and prepares a table; messages call it by its name."""
     with _reported(name):
         reader = pa.RecordBatchReader.from_stream(table)
         batches = chain.from_iterable(map(_pieces, reader))
-        log = _Log(name, reader.schema, options, threads=threads)
+        log = _Log(name, reader.schema, options, threads=threads, spill=spill)
         for batch in batches:
             log.append(batch)
         return log.finish([])
@@ -52,6 +60,7 @@ def read_parquet(
     sha256: Callable[[Path], str],
     *,
     threads: int | None,
+    spill: Spill | None = None,
     on_progress: Callable[[int, int], None] | None,
 ) -> dict[str, Any]:
     """Reads and prepares Parquet files, which have the columns of the first, batch by batch."""
@@ -60,7 +69,7 @@ def read_parquet(
     for path, size, done in zip(paths, sizes, np.cumsum([0, *sizes]), strict=False):
         with _reported(path), pq.ParquetFile(path) as file:
             if log is None:
-                log = _Log(path, file.schema_arrow, options, threads=threads)
+                log = _Log(path, file.schema_arrow, options, threads=threads, spill=spill)
                 log.understand(file.iter_batches(_SAMPLE_ROWS))
             missing = set(log.columns) - set(file.schema_arrow.names)
             if missing:
@@ -91,10 +100,11 @@ class _Log:
         options: Mapping[str, Any],
         *,
         threads: int | None,
+        spill: Spill | None,
     ) -> None:
         self.columns: list[str] = []
         self._path, self._schema = path, schema
-        self._options, self._threads = dict(options), threads
+        self._options, self._how = dict(options), {"threads": threads, "spill": spill}
         self._reader: _core.ColumnReader | None = None
 
     def understand(self, batches: Iterable[pa.RecordBatch]) -> None:
@@ -110,7 +120,7 @@ class _Log:
             list(zip(*sample, strict=True)),
             [pa.types.is_temporal(field.type) for field in fields],
             self._options,
-            threads=self._threads,
+            **self._how,
         )
         self.columns = [fields[place].name for place in self._reader.places()]
 

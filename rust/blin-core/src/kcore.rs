@@ -156,10 +156,11 @@ impl<'a> Filter<'a> {
 }
 
 /// How many interactions are left of everyone, and who goes in the next round.
-struct State {
+pub(crate) struct State {
     users: Side,
     items: Side,
-    left: Counts,
+    /// What is left.
+    pub left: Counts,
 }
 
 impl State {
@@ -168,7 +169,8 @@ impl State {
         Self::of_counts(users, items, thresholds)
     }
 
-    fn of_counts(users: Vec<u32>, items: Vec<u32>, thresholds: Thresholds) -> Self {
+    /// Nothing is removed yet of users and items with so many interactions.
+    pub fn of_counts(users: Vec<u32>, items: Vec<u32>, thresholds: Thresholds) -> Self {
         let interactions = users.iter().map(|&count| u64::from(count)).sum();
         let (users, items) =
             (Side::new(users, thresholds.users), Side::new(items, thresholds.items));
@@ -176,24 +178,27 @@ impl State {
         Self { users, items, left }
     }
 
-    fn has_work(&self) -> bool {
+    /// Whether somebody goes in the next round.
+    pub fn has_work(&self) -> bool {
         !self.users.doomed.is_empty() || !self.items.doomed.is_empty()
     }
 
+    /// Whether an interaction goes in this round.
     #[inline]
-    fn is_doomed(&self, user: u32, item: u32) -> bool {
+    pub fn is_doomed(&self, user: u32, item: u32) -> bool {
         self.users.is_doomed[user as usize] | self.items.is_doomed[item as usize]
     }
 
     /// Loses one interaction.
     #[inline]
-    fn lose(&mut self, user: u32, item: u32) {
+    pub fn lose(&mut self, user: u32, item: u32) {
         self.left.interactions -= 1;
         self.users.lose(user);
         self.items.lose(item);
     }
 
-    fn next_round(&mut self) {
+    /// Ends a round in which all doomed interactions were lost.
+    pub fn next_round(&mut self) {
         self.users.next_round();
         self.items.next_round();
         (self.left.users, self.left.items) = (self.users.left, self.items.left);

@@ -34,6 +34,11 @@ impl Vocabulary {
         self.len() == 0
     }
 
+    /// Bytes of memory it takes.
+    pub fn memory(&self) -> usize {
+        self.bytes.len() + 8 * self.offsets.len()
+    }
+
     /// The id with this index.
     pub fn get(&self, index: usize) -> &[u8] {
         &self.bytes[self.offsets[index] as usize..self.offsets[index + 1] as usize]
@@ -169,6 +174,16 @@ impl Interner {
     /// Whether no id was seen.
     pub fn is_empty(&self) -> bool {
         self.vocabulary.is_empty()
+    }
+
+    /// Bytes of memory it takes, also while a table grows and is there twice.
+    pub fn memory(&self) -> usize {
+        let tables = self.short.capacity() * size_of::<(u64, u32)>()
+            + self.medium.capacity() * size_of::<(u64, u64, u32)>()
+            + self.long.capacity() * size_of::<u32>();
+        // Each integer may have a page of its own.
+        let integers = (self.len() * 4096).min(self.integers.len() * size_of::<u32>());
+        self.vocabulary.memory() + 3 * tables + integers
     }
 
     /// The ids seen so far.

@@ -13,9 +13,10 @@ use crate::ingest::columns::{self, Role};
 use crate::ingest::layout::Layout;
 use crate::ingest::reader::Log;
 use crate::ingest::record::RecordReader;
-use crate::ingest::rows::{OnBadRow, Rows, Table};
+use crate::ingest::rows::{Finished, OnBadRow, Rows, Table};
 use crate::ingest::source::SourceSummary;
 use crate::ingest::time::TimeStyle;
+use crate::spill::MemoryLimit;
 
 /// The most columns that are looked at: two ids, two times and a rating.
 const MAX_COLUMNS: usize = 5;
@@ -114,13 +115,14 @@ impl ColumnarLog {
     /// Finds the columns by the options, by their names and by a sample of their content as text.
     ///
     /// The columns marked in `is_nanos` hold nanoseconds since 1970. `path` is what messages call
-    /// the log.
+    /// the log. Beyond the limit, if there is one, rows go to the disk.
     pub fn new(
         path: PathBuf,
         names: Vec<String>,
         sample: &[Vec<String>],
         is_nanos: &[bool],
         options: LogOptions,
+        limit: Option<&MemoryLimit>,
     ) -> Result<Self> {
         let sample: Vec<Vec<Vec<u8>>> = sample
             .iter()
@@ -128,7 +130,7 @@ impl ColumnarLog {
             .collect();
         let places = columns::find(&path, &names, true, &sample, &options)?;
         let layout = Layout::columnar(names, places, &sample, is_nanos);
-        Ok(Self { path, layout, options, table: Table::default(), rows: Rows::default() })
+        Ok(Self { path, layout, options, table: Table::new(limit), rows: Rows::default() })
     }
 
     /// The places of the columns to give, in this order.
@@ -181,7 +183,8 @@ impl ColumnarLog {
             return Err(Error::log(&path, "interactions", "no rows"));
         }
         let (rows, messages) = (table.counts, std::mem::take(&mut table.messages));
-        let (interactions, time_unit, user_ids, item_ids) = table.finish(&layout);
+        let Finished { rows: interactions, time_unit, user_ids, item_ids } =
+            table.finish(&path, &layout)?;
         Ok(Log {
             path,
             interactions,
