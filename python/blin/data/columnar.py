@@ -6,10 +6,12 @@ to the two that it knows, 64-bit integers and text.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from itertools import chain
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import numpy as np
@@ -19,7 +21,7 @@ import pyarrow.parquet as pq
 from blin import _core
 from blin.errors import DataError
 
-_BATCH_ROWS = 1 << 16
+_BATCH_ROWS = 1 << 17
 _SAMPLE_ROWS = 200
 _PARQUET = b"PAR1"
 
@@ -33,7 +35,11 @@ def is_parquet(path: Path) -> bool:
         return False
 
 
+#: Bytes of memory, bytes of these that are taken, and a directory for what goes beyond.
 Spill = tuple[int, int, Path]
+
+#: The hash of a file, given it and what tells to stop.
+Sha256 = Callable[[Path, Callable[[], bool]], str]
 
 
 def read_table(
@@ -57,7 +63,7 @@ def read_table(
 def read_parquet(
     paths: Sequence[Path],
     options: Mapping[str, Any],
-    sha256: Callable[[Path], str],
+    sha256: Sha256,
     *,
     threads: int | None,
     spill: Spill | None = None,
@@ -66,28 +72,41 @@ def read_parquet(
     """Reads and prepares Parquet files, which have the columns of the first, batch by batch."""
     sizes = [path.stat().st_size for path in paths]
     log: _Log | None = None
-    for path, size, done in zip(paths, sizes, np.cumsum([0, *sizes]), strict=False):
-        with _reported(path), pq.ParquetFile(path) as file:
-            if log is None:
-                log = _Log(path, file.schema_arrow, options, threads=threads, spill=spill)
-                log.understand(file.iter_batches(_SAMPLE_ROWS))
-            missing = set(log.columns) - set(file.schema_arrow.names)
-            if missing:
-                raise DataError(
-                    f"{path}: expected the columns of the first file, found no "
-                    f"{sorted(missing)[0]!r}"
-                )
-            log.start_file(path)
-            rows = 0
-            for batch in file.iter_batches(_BATCH_ROWS, columns=log.columns):
-                log.append(batch)
-                rows += len(batch)
-                if on_progress is not None:
-                    share = rows / max(file.metadata.num_rows, 1)
-                    on_progress(int(done + size * share), sum(sizes))
-    assert log is not None
-    hashes = (sha256(path) for path in paths)
-    return log.finish(list(zip(paths, hashes, sizes, strict=True)))
+    with _hashing(paths, sha256) as hashes:
+        for path, size, done in zip(paths, sizes, np.cumsum([0, *sizes]), strict=False):
+            with _reported(path), pq.ParquetFile(path) as file:
+                if log is None:
+                    log = _Log(path, file.schema_arrow, options, threads=threads, spill=spill)
+                    log.understand(file.iter_batches(_SAMPLE_ROWS))
+                missing = set(log.columns) - set(file.schema_arrow.names)
+                if missing:
+                    raise DataError(
+                        f"{path}: expected the columns of the first file, found no "
+                        f"{sorted(missing)[0]!r}"
+                    )
+                log.start_file(path)
+                rows = 0
+                batches = file.iter_batches(_BATCH_ROWS, columns=log.columns)
+                with closing(_ahead(batches)) as ahead:
+                    for batch in ahead:
+                        log.append(batch)
+                        rows += len(batch)
+                        if on_progress is not None:
+                            share = rows / max(file.metadata.num_rows, 1)
+                            on_progress(int(done + size * share), sum(sizes))
+        assert log is not None
+        return log.finish(list(zip(paths, hashes.result(), sizes, strict=True)))
+
+
+@contextmanager
+def _hashing(paths: Sequence[Path], sha256: Sha256) -> Iterator[Future[list[str]]]:
+    """Hashes files in the background; stops when the block ends."""
+    stopped = Event()
+    with ThreadPoolExecutor(1) as thread:
+        try:
+            yield thread.submit(lambda: [sha256(path, stopped.is_set) for path in paths])
+        finally:
+            stopped.set()
 
 
 class _Log:
@@ -143,6 +162,16 @@ class _Log:
             self.understand([])
         assert self._reader is not None
         return self._reader.finish(sources)
+
+
+def _ahead(batches: Iterable[pa.RecordBatch]) -> Generator[pa.RecordBatch, None, None]:
+    """Yields what it is given; while one is in use, the next is read."""
+    source = iter(batches)
+    with ThreadPoolExecutor(1) as thread:
+        coming = thread.submit(next, source, None)
+        while (batch := coming.result()) is not None:
+            coming = thread.submit(next, source, None)
+            yield batch
 
 
 def _pieces(batch: pa.RecordBatch) -> Iterable[pa.RecordBatch]:

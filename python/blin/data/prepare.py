@@ -338,10 +338,10 @@ def _reusable_metadata(
     return metadata if same_bytes else None
 
 
-def _sha256(path: Path) -> str:
+def _sha256(path: Path, is_stopped: Callable[[], bool] = lambda: False) -> str:
     digest = hashlib.sha256()
     with path.open("rb") as file:
-        while block := file.read(1 << 20):
+        while not is_stopped() and (block := file.read(1 << 20)):
             digest.update(block)
     return digest.hexdigest()
 

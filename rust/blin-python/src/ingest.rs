@@ -188,6 +188,7 @@ impl Options {
 pub struct ColumnReader {
     log: Option<ColumnarLog>,
     options: PrepareOptions,
+    pool: rayon::ThreadPool,
 }
 
 /// Integers, or bytes and offsets, and which of them are there.
@@ -213,7 +214,8 @@ impl ColumnReader {
         let options = options.prepare_options(threads, spill)?;
         let memory = options.memory.as_ref();
         let log = ColumnarLog::new(path, names, &sample, &is_nanos, options.log.clone(), memory)?;
-        Ok(Self { log: Some(log), options })
+        let pool = thread_pool(options.threads)?;
+        Ok(Self { log: Some(log), options, pool })
     }
 
     /// The places of the columns to give, in this order.
@@ -230,8 +232,10 @@ impl ColumnReader {
     /// Appends a batch: of each column integers, or offsets and bytes, and which are there.
     fn append(&mut self, py: Python<'_>, columns: Vec<ColumnArrays<'_>>) -> Result<()> {
         let columns: Result<Vec<Column>> = columns.iter().map(column_of).collect();
-        let (columns, log) = (columns?, self.log()?);
-        Ok(py.detach(|| log.append(&columns))?)
+        let columns = columns?;
+        let Self { log, pool, .. } = self;
+        let log = log.as_mut().ok_or_else(finished)?;
+        Ok(py.detach(|| log.append(&columns, pool))?)
     }
 
     /// Ends the log, read from files of these paths, hashes and sizes, and prepares it.

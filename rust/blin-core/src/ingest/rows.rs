@@ -62,7 +62,7 @@ impl BadRow {
 /// The ids of one column of a block.
 ///
 /// A short id is kept as its word. A longer one is looked up here, where many threads work at
-/// once, and kept as its index with all high bits set, which no short id has.
+/// once, and kept as its index with all bits of the highest byte set, which no short id has.
 #[derive(Default)]
 struct RawColumn {
     words: Vec<u64>,
@@ -175,6 +175,29 @@ impl Rows {
     ) -> std::result::Result<(), RowFault> {
         let user = self.users.word_of(user).ok_or(RowFault::User)?;
         let item = self.items.word_of(item).ok_or(RowFault::Item)?;
+        self.push_words(user, item, time, tie_break)
+    }
+
+    /// Appends an interaction of two integers; says what is wrong if the time is too large.
+    #[inline]
+    pub fn push_integers(
+        &mut self,
+        user: ShortId,
+        item: ShortId,
+        time: Option<Time>,
+        tie_break: Option<Time>,
+    ) -> std::result::Result<(), RowFault> {
+        self.push_words(user.word(), item.word(), time, tie_break)
+    }
+
+    #[inline]
+    fn push_words(
+        &mut self,
+        user: u64,
+        item: u64,
+        time: Option<Time>,
+        tie_break: Option<Time>,
+    ) -> std::result::Result<(), RowFault> {
         if time.is_some_and(|time| !self.times.push(time)) {
             return Err(RowFault::Time);
         }
