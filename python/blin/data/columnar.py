@@ -123,7 +123,7 @@ class _Log:
     ) -> None:
         self.columns: list[str] = []
         self._path, self._schema = path, schema
-        self._options, self._how = dict(options), {"threads": threads, "spill": spill}
+        self._options, self._threads, self._spill = dict(options), threads, spill
         self._reader: _core.ColumnReader | None = None
 
     def understand(self, batches: Iterable[pa.RecordBatch]) -> None:
@@ -139,7 +139,8 @@ class _Log:
             list(zip(*sample, strict=True)),
             [pa.types.is_temporal(field.type) for field in fields],
             self._options,
-            **self._how,
+            threads=self._threads,
+            spill=self._spill,
         )
         self.columns = [fields[place].name for place in self._reader.places()]
 

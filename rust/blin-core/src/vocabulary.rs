@@ -163,6 +163,7 @@ pub struct Interner {
     /// One more than the index of each integer; 0 is none. The system gives its memory page by
     /// page, where integers are.
     integers: Vec<u32>,
+    largest_integer: usize,
     short: HashTable<(u64, u32)>,
     medium: HashTable<(u64, u64, u32)>,
     long: HashTable<u32>,
@@ -196,7 +197,7 @@ impl Interner {
             + self.medium.capacity() * size_of::<(u64, u64, u32)>()
             + self.long.capacity() * size_of::<u32>();
         // Each integer may have a page of its own.
-        let integers = (self.len() * 4096).min(self.integers.len() * size_of::<u32>());
+        let integers = (self.len() * 4096).min(self.largest_integer * size_of::<u32>());
         self.vocabulary.memory() + 3 * tables + integers
     }
 
@@ -257,6 +258,7 @@ impl Interner {
         let index = self.vocabulary.len() as u32;
         self.vocabulary.push(integer.to_string().as_bytes());
         self.integers[integer as usize] = index + 1;
+        self.largest_integer = self.largest_integer.max(integer as usize);
         index
     }
 
