@@ -74,7 +74,8 @@ def read_parquet(
     log: _Log | None = None
     with _hashing(paths, sha256) as hashes:
         for path, size, done in zip(paths, sizes, np.cumsum([0, *sizes]), strict=False):
-            with _reported(path), pq.ParquetFile(path) as file:
+            # Buffering ahead would hold a whole file.
+            with _reported(path), pq.ParquetFile(path, pre_buffer=False) as file:
                 if log is None:
                     log = _Log(path, file.schema_arrow, options, threads=threads, spill=spill)
                     log.understand(file.iter_batches(_SAMPLE_ROWS))
@@ -95,6 +96,8 @@ def read_parquet(
                             share = rows / max(file.metadata.num_rows, 1)
                             on_progress(int(done + size * share), sum(sizes))
         assert log is not None
+        # The sorting needs the memory that Arrow would keep for later.
+        pa.default_memory_pool().release_unused()
         return log.finish(list(zip(paths, hashes.result(), sizes, strict=True)))
 
 

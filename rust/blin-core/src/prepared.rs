@@ -248,7 +248,10 @@ impl Preparation<'_> {
         let (Some(times), Some(unit)) = (&sequences.timestamps, unit) else {
             return Err(no_times(path));
         };
-        let mut all = |visit: &mut dyn FnMut(&[i64])| Ok(visit(times));
+        let mut all = |visit: &mut dyn FnMut(&[i64])| {
+            visit(times);
+            Ok(())
+        };
         let cuts = Cuts::find(&mut all, unit, valid_from, test_from)?;
         Ok((temporal(sequences, cuts), Some(cuts)))
     }

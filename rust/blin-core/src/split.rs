@@ -67,7 +67,10 @@ impl Cuts {
     /// use blin_core::split::{Cuts, Moment};
     ///
     /// let times = [50, 10, 40, 20, 30];
-    /// let mut log = |visit: &mut dyn FnMut(&[i64])| Ok(visit(&times));
+    /// let mut log = |visit: &mut dyn FnMut(&[i64])| {
+    ///     visit(&times);
+    ///     Ok(())
+    /// };
     /// let cuts = Cuts::find(&mut log, TimeUnit::Seconds, None, Moment::Share(0.8)).unwrap();
     /// assert_eq!(cuts, Cuts { valid_from: 40, test_from: 50 });
     /// ```
