@@ -62,6 +62,7 @@ def read_log(
     valid_from: str | None = None,
     test_from: str | None = None,
     threads: int | None = None,
+    spill: tuple[int, int, str | PathLike[str]] | None = None,
     on_progress: Callable[[int, int], object] | None = None,
 ) -> dict[str, Any]: ...
 
@@ -78,6 +79,7 @@ class ColumnReader:
         options: dict[str, Any],
         *,
         threads: int | None = None,
+        spill: tuple[int, int, str | PathLike[str]] | None = None,
     ) -> ColumnReader: ...
     def places(self) -> list[int]:
         """The places of the columns to give, in this order."""

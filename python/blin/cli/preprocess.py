@@ -87,6 +87,11 @@ def _checked_report(
     callback=_checked_report,
     help="Write a page on the data's health, with plots.  [default: report.html in the dataset]",
 )
+@click.option(
+    "--memory-limit",
+    metavar="SIZE",
+    help="Most memory to take, e.g. 4GB or 512MiB; beyond it interactions go to the disk.",
+)
 @options.data_dir
 @options.threads
 @options.output

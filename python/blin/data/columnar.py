@@ -6,11 +6,13 @@ to the two that it knows, 64-bit integers and text.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import numpy as np
@@ -21,7 +23,7 @@ import pyarrow.parquet as pq
 from blin import _core
 from blin.errors import ConfigError, DataError
 
-_BATCH_ROWS = 1 << 16
+_BATCH_ROWS = 1 << 17
 _SAMPLE_ROWS = 200
 _SHOWN_ROWS = 3
 _INSPECTED_ROWS = 1 << 18
@@ -73,7 +75,8 @@ def _opened(path: Path) -> Iterator[_File]:
             batches = [file.get_batch(place) for place in range(file.num_record_batches)]
             yield _File(file.schema, sum(map(len, batches)), _cut(batches), "none")
         return
-    with pq.ParquetFile(path) as file:
+    # Buffering ahead would hold a whole file.
+    with pq.ParquetFile(path, pre_buffer=False) as file:
         metadata = file.metadata
         compression = "none"
         if metadata.num_row_groups and metadata.num_columns:
@@ -97,14 +100,26 @@ def _cut(
     return cut
 
 
+#: Bytes of memory, bytes of these that are taken, and a directory for what goes beyond.
+Spill = tuple[int, int, Path]
+
+#: The hash of a file, given it and what tells to stop.
+Sha256 = Callable[[Path, Callable[[], bool]], str]
+
+
 def read_table(
-    table: Any, name: str, options: Mapping[str, Any], *, threads: int | None
+    table: Any,
+    name: str,
+    options: Mapping[str, Any],
+    *,
+    threads: int | None,
+    spill: Spill | None = None,
 ) -> dict[str, Any]:
     """Reads and prepares a table; messages call it by its name."""
     with _reported(name):
         reader = pa.RecordBatchReader.from_stream(table)
         batches = chain.from_iterable(_pieces(batch, _BATCH_ROWS) for batch in reader)
-        log = _Log(name, reader.schema, options, threads=threads)
+        log = _Log(name, reader.schema, options, threads=threads, spill=spill)
         for batch in batches:
             log.append(batch)
         return log.finish([])
@@ -118,7 +133,7 @@ def inspect_file(path: Path, options: Mapping[str, Any]) -> dict[str, Any]:
         whole file and the ``types`` of its columns.
     """
     with _reported(path), _opened(path) as file:
-        log = _Log(path, file.schema, options, threads=None)
+        log = _Log(path, file.schema, options, threads=None, spill=None)
         log.understand(file.batches(_SAMPLE_ROWS, None))
         rows = 0
         for batch in file.batches(_BATCH_ROWS, log.columns):
@@ -139,38 +154,53 @@ def inspect_file(path: Path, options: Mapping[str, Any]) -> dict[str, Any]:
 def read_files(
     paths: Sequence[Path],
     options: Mapping[str, Any],
-    sha256: Callable[[Path], str],
+    sha256: Sha256,
     *,
     threads: int | None,
+    spill: Spill | None = None,
     on_progress: Callable[[int, int], None] | None,
 ) -> dict[str, Any]:
     """Reads and prepares Parquet or Arrow files, which have the columns of the first."""
     sizes = [path.stat().st_size for path in paths]
     log: _Log | None = None
-    for path, size, done in zip(paths, sizes, np.cumsum([0, *sizes]), strict=False):
-        with _reported(path), _opened(path) as file:
-            if file.num_rows == 0 and path != paths[-1]:
-                continue
-            if log is None:
-                log = _Log(path, file.schema, options, threads=threads)
-                log.understand(file.batches(_SAMPLE_ROWS, None))
-            missing = set(log.columns) - set(file.schema.names)
-            if missing:
-                raise DataError(
-                    f"{path}: expected the columns of the first file, found no "
-                    f"{sorted(missing)[0]!r}"
-                )
-            log.start_file(path)
-            rows = 0
-            for batch in file.batches(_BATCH_ROWS, log.columns):
-                log.append(batch)
-                rows += len(batch)
-                if on_progress is not None:
-                    share = rows / max(file.num_rows, 1)
-                    on_progress(int(done + size * share), sum(sizes))
-    assert log is not None
-    hashes = (sha256(path) for path in paths)
-    return log.finish(list(zip(paths, hashes, sizes, strict=True)))
+    with _hashing(paths, sha256) as hashes:
+        for path, size, done in zip(paths, sizes, np.cumsum([0, *sizes]), strict=False):
+            with _reported(path), _opened(path) as file:
+                if file.num_rows == 0 and path != paths[-1]:
+                    continue
+                if log is None:
+                    log = _Log(path, file.schema, options, threads=threads, spill=spill)
+                    log.understand(file.batches(_SAMPLE_ROWS, None))
+                missing = set(log.columns) - set(file.schema.names)
+                if missing:
+                    raise DataError(
+                        f"{path}: expected the columns of the first file, found no "
+                        f"{sorted(missing)[0]!r}"
+                    )
+                log.start_file(path)
+                rows = 0
+                with closing(_ahead(file.batches(_BATCH_ROWS, log.columns))) as ahead:
+                    for batch in ahead:
+                        log.append(batch)
+                        rows += len(batch)
+                        if on_progress is not None:
+                            share = rows / max(file.num_rows, 1)
+                            on_progress(int(done + size * share), sum(sizes))
+        assert log is not None
+        # The sorting needs the memory that Arrow would keep for later.
+        pa.default_memory_pool().release_unused()
+        return log.finish(list(zip(paths, hashes.result(), sizes, strict=True)))
+
+
+@contextmanager
+def _hashing(paths: Sequence[Path], sha256: Sha256) -> Iterator[Future[list[str]]]:
+    """Hashes files in the background; stops when the block ends."""
+    stopped = Event()
+    with ThreadPoolExecutor(1) as thread:
+        try:
+            yield thread.submit(lambda: [sha256(path, stopped.is_set) for path in paths])
+        finally:
+            stopped.set()
 
 
 class _Log:
@@ -183,12 +213,13 @@ class _Log:
         options: Mapping[str, Any],
         *,
         threads: int | None,
+        spill: Spill | None,
     ) -> None:
         self.columns: list[str] = []
         #: The first rows as text.
         self.sample: list[tuple[str, ...]] = []
         self._path, self._schema = path, schema
-        self._options, self._threads = dict(options), threads
+        self._options, self._threads, self._spill = dict(options), threads, spill
         self._reader: _core.ColumnReader | None = None
 
     def understand(self, batches: Iterable[pa.RecordBatch]) -> None:
@@ -207,6 +238,7 @@ class _Log:
             [pa.types.is_temporal(field.type) for field in fields],
             self._options,
             threads=self._threads,
+            spill=self._spill,
         )
         self.columns = [fields[place].name for place in self._reader.places()]
 
@@ -234,6 +266,16 @@ class _Log:
             self.understand([])
         assert self._reader is not None
         return self._reader.finish(sources)
+
+
+def _ahead(batches: Iterable[pa.RecordBatch]) -> Generator[pa.RecordBatch, None, None]:
+    """Yields what it is given; while one is in use, the next is read."""
+    source = iter(batches)
+    with ThreadPoolExecutor(1) as thread:
+        coming = thread.submit(next, source, None)
+        while (batch := coming.result()) is not None:
+            coming = thread.submit(next, source, None)
+            yield batch
 
 
 def _pieces(batch: pa.RecordBatch, size: int) -> Iterable[pa.RecordBatch]:

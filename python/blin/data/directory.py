@@ -12,8 +12,11 @@ from typing import IO, Any
 
 from blin.errors import BlinError, DataError
 
-#: Writes one file, given its name and what writes into it once it is open.
-Write = Callable[[str, Callable[[IO[bytes]], Any]], None]
+#: What writes into a file once it is open, or a file put aside that is moved.
+Content = Callable[[IO[bytes]], Any] | Path
+
+#: Writes one file, given its name and content.
+Write = Callable[[str, Content], None]
 
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
@@ -22,7 +25,8 @@ class Directory:
     """A dataset's directory, and the temporary ones beside it that belong to this process.
 
     New content is written to ``.<name>.tmp-<pid>`` and renamed into place. Content that was there
-    before waits as ``.<name>.old-<pid>`` for the moment between two renames.
+    before waits as ``.<name>.old-<pid>`` for the moment between two renames. What does not fit into
+    memory on the way is put into ``.<name>.spill-<pid>``.
     """
 
     def __init__(self, path: Path) -> None:
@@ -30,6 +34,7 @@ class Directory:
         self.path = path
         self._new = path.with_name(f".{path.name}.tmp-{os.getpid()}")
         self._old = path.with_name(f".{path.name}.old-{os.getpid()}")
+        self._aside = path.with_name(f".{path.name}.spill-{os.getpid()}")
 
     def recover(self) -> None:
         """Removes what processes that died have left, and restores what they had put aside."""
@@ -38,8 +43,26 @@ class Directory:
                 shutil.rmtree(leftover, ignore_errors=True)
             else:
                 leftover.rename(self.path)
-        for leftover in self._leftovers("tmp"):
-            shutil.rmtree(leftover, ignore_errors=True)
+        for kind in ("tmp", "spill"):
+            for leftover in self._leftovers(kind):
+                shutil.rmtree(leftover, ignore_errors=True)
+
+    @contextmanager
+    def aside(self) -> Iterator[Path]:
+        """Yields an empty directory on the same disk, which is removed when the block ends.
+
+        Raises:
+            BlinError: It cannot be made.
+        """
+        try:
+            shutil.rmtree(self._aside, ignore_errors=True)
+            self._aside.mkdir(parents=True)
+        except OSError as error:
+            raise self._explain(error) from error
+        try:
+            yield self._aside
+        finally:
+            shutil.rmtree(self._aside, ignore_errors=True)
 
     @contextmanager
     def replacing(self) -> Iterator[Write]:
@@ -61,7 +84,11 @@ class Directory:
         finally:
             shutil.rmtree(self._new, ignore_errors=True)
 
-    def _write(self, name: str, content: Callable[[IO[bytes]], Any]) -> None:
+    def _write(self, name: str, content: Content) -> None:
+        if isinstance(content, Path):
+            content.replace(self._new / name)
+            _sync(self._new / name)
+            return
         with (self._new / name).open("wb") as file:
             content(file)
             file.flush()
@@ -118,7 +145,7 @@ def _is_alive(pid: int) -> bool:
 
 
 def _sync(path: Path) -> None:
-    """Makes a directory's entries durable, where the system can."""
+    """Makes a file or a directory's entries durable, where the system can."""
     try:
         descriptor = os.open(path, os.O_RDONLY)
     except PermissionError:

@@ -12,6 +12,7 @@ import re
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from functools import partial
@@ -28,6 +29,7 @@ from blin.data import columnar
 from blin.data.dataset import FORMAT_VERSION
 from blin.data.directory import Directory, Write
 from blin.data.health import data_health
+from blin.data.memory import MemoryLimit
 from blin.errors import ConfigError, DataError
 
 _NAME = re.compile(r"[\w+-][\w.+-]*")
@@ -131,6 +133,7 @@ def preprocess(
     test_from: str | float | None = None,
     on_bad_row: str = "fail",
     log_format: str | None = None,
+    memory_limit: int | str | None = None,
     threads: int | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> PrepareReport:
@@ -170,6 +173,9 @@ def preprocess(
         on_bad_row: ``"fail"`` at the first row that cannot be read, or ``"skip"`` and count it.
         log_format: ``"table"``, ``"sequences"`` (``user item item …``, oldest first) or ``"jsonl"``
             (one object of JSON a line).
+        memory_limit: The most memory that the process may take, in bytes or as ``"4GB"`` or
+            ``"512MiB"``. Beyond it the interactions go to the disk, beside the dataset; the ids
+            of users and items stay in memory. The result does not depend on it.
         threads: Threads to use; the result does not depend on it.
         on_progress: Called with the bytes read and the bytes there are.
 
@@ -217,6 +223,7 @@ def preprocess(
         "on_bad_row": on_bad_row,
         "log_format": log_format,
     }
+    limit = None if memory_limit is None else MemoryLimit.parse(memory_limit)
     directory = Directory(Path(data_dir) / name)
     directory.recover()
     metadata = None
@@ -226,12 +233,16 @@ def preprocess(
     replaced: tuple[str, ...] = ()
     if metadata is None:
         replaced = _other_sources(directory.path, sources)
-        result = _read(table, name, sources, options, threads=threads, on_progress=on_progress)
-        health = data_health(result, threads=threads)
-        metadata = {**_metadata(name, result, options), "health": health}
-        with directory.replacing() as write:
-            _write_arrays(write, result)
-            write("dataset.json", lambda file: file.write(_to_json_bytes(metadata)))
+        how: dict[str, Any] = {"threads": threads, "on_progress": on_progress}
+        with ExitStack() as stack:
+            if limit is not None:
+                how["spill"] = (limit.total, limit.reserved, stack.enter_context(directory.aside()))
+            result = _read(table, name, sources, options, **how)
+            health = data_health(result, threads=threads)
+            metadata = {**_metadata(name, result, options), "health": health}
+            with directory.replacing() as write:
+                _write_arrays(write, result)
+                write("dataset.json", lambda file: file.write(_to_json_bytes(metadata)))
     if on_progress is not None:
         total = sum(source["bytes"] for source in metadata["sources"])
         on_progress(total, total)
@@ -275,18 +286,22 @@ def _read(
     *,
     threads: int | None,
     on_progress: Callable[[int, int], None] | None,
+    spill: tuple[int, int, Path] | None = None,
 ) -> dict[str, Any]:
+    how: dict[str, Any] = {"threads": threads, "spill": spill}
     is_columnar = table is not None or any(map(columnar.is_columnar, sources))
     if is_columnar:
         columnar.refuse_options_of_text(options)
     if table is not None:
-        return columnar.read_table(table, name, options, threads=threads)
-    if is_columnar:
-        return columnar.read_files(
-            sources, options, _sha256, threads=threads, on_progress=on_progress
-        )
-    paths = [str(path) for path in sources]
-    return _core.read_log(paths, **options, threads=threads, on_progress=on_progress)
+        result = columnar.read_table(table, name, options, **how)
+    elif is_columnar:
+        result = columnar.read_files(sources, options, _sha256, **how, on_progress=on_progress)
+    else:
+        paths = [str(path) for path in sources]
+        result = _core.read_log(paths, **options, **how, on_progress=on_progress)
+    for key, path in result["files"].items():
+        result[key] = np.load(path, mmap_mode="r")
+    return result
 
 
 def log_parts(path: Path) -> list[Path]:
@@ -328,10 +343,10 @@ def _reusable_metadata(
     return metadata if same_bytes else None
 
 
-def _sha256(path: Path) -> str:
+def _sha256(path: Path, is_stopped: Callable[[], bool] = lambda: False) -> str:
     digest = hashlib.sha256()
     with path.open("rb") as file:
-        while block := file.read(1 << 20):
+        while not is_stopped() and (block := file.read(1 << 20)):
             digest.update(block)
     return digest.hexdigest()
 
@@ -407,7 +422,8 @@ def _date(timestamp: int, unit: str) -> str | None:
 def _write_arrays(write: Write, result: Mapping[str, Any]) -> None:
     for key in ("items", "offsets", "timestamps", "splits"):
         if (array := result[key]) is not None:
-            write(f"{key}.npy", partial(_write_array, array))
+            file = result["files"].get(key)
+            write(f"{key}.npy", Path(file) if file else partial(_write_array, array))
     counts = {"user": np.diff(result["offsets"]), "item": result["item_counts"]}
     for side, count in counts.items():
         table = pa.table({"id": _string_array(*result[f"{side}_ids"]), "count": count})

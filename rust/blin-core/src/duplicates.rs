@@ -1,6 +1,5 @@
 //! What to do when a user meets the same item again.
 
-use std::ops::Range;
 use std::str::FromStr;
 
 use rayon::prelude::*;
@@ -67,18 +66,25 @@ pub fn keep(interactions: &Interactions, duplicates: Duplicates) -> Option<Vec<b
     Some(kept)
 }
 
-/// Counts the interactions of users with items they have met before.
-pub fn count_repeats(items: &[u32], offsets: &[i64]) -> u64 {
-    let users: Vec<Range<usize>> =
-        offsets.windows(2).map(|bounds| bounds[0] as usize..bounds[1] as usize).collect();
-    users
-        .par_iter()
-        .with_min_len(1024)
-        .map_init(Vec::new, |scratch, user| {
-            scratch.clear();
-            scratch.extend_from_slice(&items[user.clone()]);
-            scratch.sort_unstable();
-            scratch.windows(2).filter(|pair| pair[0] == pair[1]).count() as u64
+/// Counts the interactions of users with items they have met before; items are at most `max_item`.
+pub fn count_repeats(items: &[u32], offsets: &[i64], max_item: u32) -> u64 {
+    // Each task remembers who met an item last, so there are few tasks where there are many items.
+    let most_tasks = items.len() / (4 * (max_item as usize + 1));
+    let tasks = rayon::current_num_threads().min(most_tasks).max(1);
+    let num_users = offsets.len() - 1;
+    let users = |task: usize| num_users * task / tasks;
+    (0..tasks)
+        .into_par_iter()
+        .map(|task| {
+            let mut last_user = vec![0_u32; max_item as usize + 1];
+            let mut repeats = 0;
+            for (bounds, user) in offsets[users(task)..=users(task + 1)].windows(2).zip(1..) {
+                for &item in &items[bounds[0] as usize..bounds[1] as usize] {
+                    let last = std::mem::replace(&mut last_user[item as usize], user);
+                    repeats += u64::from(last == user);
+                }
+            }
+            repeats
         })
         .sum()
 }

@@ -68,6 +68,24 @@ pub enum Error {
         found: String,
     },
 
+    /// A memory limit is too small.
+    #[error("memory_limit: expected {expected}, found {found}")]
+    MemoryLimit {
+        /// The least that would do, and what for.
+        expected: String,
+        /// The limit.
+        found: String,
+    },
+
+    /// Rows could not be put aside on the disk.
+    #[error("{}: not written: {}", path.display(), describe(source))]
+    Spill {
+        /// Where they were to be put.
+        path: PathBuf,
+        /// What the operating system said.
+        source: std::io::Error,
+    },
+
     /// Filtering left nothing; the message carries the counts.
     #[error("{0}")]
     NothingLeft(String),
@@ -101,6 +119,9 @@ fn describe(error: &std::io::Error) -> String {
         ErrorKind::NotFound => "no such file".to_owned(),
         ErrorKind::PermissionDenied => "no permission to read it".to_owned(),
         ErrorKind::IsADirectory => "expected a file, found a directory".to_owned(),
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => {
+            "the disk is full".to_owned()
+        }
         ErrorKind::UnexpectedEof => "the compressed data ends too early".to_owned(),
         _ => error.to_string(),
     }

@@ -48,16 +48,34 @@ fn retain<T>(column: &mut Vec<T>, kept: &[bool]) {
 /// assert_eq!(column, [0, 1, 0, 2]);
 /// ```
 pub fn renumber(column: &mut [u32], num_old: usize) -> Vec<u32> {
-    const UNSEEN: u32 = u32::MAX;
-    let mut new_of_old = vec![UNSEEN; num_old];
-    let mut old_of_new = Vec::new();
-    for index in column {
-        let new = &mut new_of_old[*index as usize];
-        if *new == UNSEEN {
-            *new = old_of_new.len() as u32;
-            old_of_new.push(*index);
-        }
-        *index = *new;
+    let mut renumbering = Renumbering::new(num_old);
+    column.iter_mut().for_each(|index| *index = renumbering.new_of(*index));
+    renumbering.old_of_new
+}
+
+/// New indices by first appearance.
+pub struct Renumbering {
+    new_of_old: Vec<u32>,
+    /// The old index of each new one.
+    pub old_of_new: Vec<u32>,
+}
+
+const UNSEEN: u32 = u32::MAX;
+
+impl Renumbering {
+    /// No new index for any of so many old ones.
+    pub fn new(num_old: usize) -> Self {
+        Self { new_of_old: vec![UNSEEN; num_old], old_of_new: Vec::new() }
     }
-    old_of_new
+
+    /// The new index of an old one.
+    #[inline]
+    pub fn new_of(&mut self, old: u32) -> u32 {
+        let new = &mut self.new_of_old[old as usize];
+        if *new == UNSEEN {
+            *new = self.old_of_new.len() as u32;
+            self.old_of_new.push(old);
+        }
+        *new
+    }
 }

@@ -6,7 +6,9 @@
 //! built once, and a round then touches only what it removes. Both ways remove the same
 //! interactions in the same rounds.
 
-use crate::error::Result;
+use std::collections::LinkedList;
+
+use rayon::prelude::*;
 
 /// How much of a log is left.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -45,46 +47,169 @@ const PASSES: u32 = 8;
 /// A pass that removes less than one row in this many has not removed much.
 const MUCH: u64 = 8;
 
+/// Rows that one task of a pass looks at, at least.
+const ROWS_PER_TASK: usize = 1 << 16;
+
 /// Finds the largest subset in which every user and every item has at least as many interactions
 /// as is asked of it.
 ///
 /// Removing an interaction only ever lowers counts, so the result does not depend on the order of
-/// removal. `between_rounds` may stop the work.
+/// removal.
 ///
 /// ```
 /// use blin_core::kcore::{Thresholds, k_core};
 ///
 /// // Item 1 occurs once; without it user 1 has one interaction left and goes too.
-/// let two = Thresholds { users: 2, items: 2 };
-/// let core = k_core(&[0, 0, 1, 1], &[0, 0, 0, 1], two, &mut || Ok(())).unwrap();
+/// let core = k_core(&[0, 0, 1, 1], &[0, 0, 0, 1], Thresholds { users: 2, items: 2 });
 /// assert_eq!(core.kept.unwrap(), [true, true, false, false]);
 /// assert_eq!(core.rounds.len(), 2);
 /// ```
-pub fn k_core(
-    users: &[u32],
-    items: &[u32],
-    thresholds: Thresholds,
-    between_rounds: &mut dyn FnMut() -> Result<()>,
-) -> Result<KCore> {
+pub fn k_core(users: &[u32], items: &[u32], thresholds: Thresholds) -> KCore {
     let mut filter = Filter::new(users, items, thresholds);
-    let before = filter.left;
-    let mut rounds = Vec::new();
-    let mut lists = None;
-    let mut passes = 0;
     while filter.has_work() {
-        between_rounds()?;
-        let start = filter.left.interactions;
-        if passes < PASSES {
-            filter.remove_by_pass();
-            passes += u32::from((start - filter.left.interactions) * MUCH < start);
-        } else {
-            let lists = lists.get_or_insert_with(|| RowLists::new(&filter));
-            filter.remove_by_queue(lists);
-        }
-        rounds.push(filter.left);
+        filter.round();
     }
-    let kept = (!rounds.is_empty()).then_some(filter.kept);
-    Ok(KCore { kept, before, rounds })
+    filter.finish()
+}
+
+/// The filter round by round.
+pub struct Filter<'a> {
+    user_of_row: &'a [u32],
+    item_of_row: &'a [u32],
+    state: State,
+    kept: Vec<bool>,
+    before: Counts,
+    rounds: Vec<Counts>,
+    lists: Option<RowLists>,
+    passes: u32,
+}
+
+impl<'a> Filter<'a> {
+    /// Counts the interactions of each user and item.
+    pub fn new(users: &'a [u32], items: &'a [u32], thresholds: Thresholds) -> Self {
+        let state = State::new(users, items, thresholds);
+        let kept = if state.has_work() { vec![true; users.len()] } else { Vec::new() };
+        Self {
+            user_of_row: users,
+            item_of_row: items,
+            before: state.left,
+            state,
+            kept,
+            rounds: Vec::new(),
+            lists: None,
+            passes: 0,
+        }
+    }
+
+    /// Whether another round would remove something.
+    pub fn has_work(&self) -> bool {
+        self.state.has_work()
+    }
+
+    /// Removes what is below the thresholds.
+    pub fn round(&mut self) {
+        let before = self.state.left.interactions;
+        if self.passes < PASSES {
+            self.remove_by_pass();
+            let removed = before - self.state.left.interactions;
+            self.passes += u32::from(removed * MUCH < before);
+        } else {
+            self.remove_by_queue();
+        }
+        self.rounds.push(self.state.left);
+    }
+
+    /// What the rounds did.
+    pub fn finish(self) -> KCore {
+        let kept = (!self.rounds.is_empty()).then_some(self.kept);
+        KCore { kept, before: self.before, rounds: self.rounds }
+    }
+
+    fn remove_by_pass(&mut self) {
+        let Self { user_of_row, item_of_row, state, kept, .. } = self;
+        let is_doomed =
+            |row: usize| kept[row] && state.is_doomed(user_of_row[row], item_of_row[row]);
+        let rows = (0..kept.len() as u32).into_par_iter().with_min_len(ROWS_PER_TASK);
+        let doomed: LinkedList<Vec<u32>> =
+            rows.filter(|&row| is_doomed(row as usize)).collect_vec_list();
+        for row in doomed.into_iter().flatten().map(|row| row as usize) {
+            kept[row] = false;
+            state.lose(user_of_row[row], item_of_row[row]);
+        }
+        state.next_round();
+    }
+
+    fn remove_by_queue(&mut self) {
+        let Self { user_of_row, item_of_row, state, kept, lists, .. } = self;
+        let lists =
+            lists.get_or_insert_with(|| RowLists::new(user_of_row, item_of_row, kept, state));
+        let of_users = state.users.doomed.iter().map(|&user| lists.users.of(user));
+        let of_items = state.items.doomed.iter().map(|&item| lists.items.of(item));
+        let doomed: Vec<u32> = of_users.chain(of_items).flatten().copied().collect();
+        for row in doomed.into_iter().map(|row| row as usize) {
+            if std::mem::replace(&mut kept[row], false) {
+                state.lose(user_of_row[row], item_of_row[row]);
+            }
+        }
+        state.next_round();
+    }
+}
+
+/// How many interactions are left of everyone, and who goes in the next round.
+pub(crate) struct State {
+    users: Side,
+    items: Side,
+    /// What is left.
+    pub left: Counts,
+}
+
+impl State {
+    fn new(users: &[u32], items: &[u32], thresholds: Thresholds) -> Self {
+        let (users, items) = rayon::join(|| counts_of(users), || counts_of(items));
+        Self::of_counts(users, items, thresholds)
+    }
+
+    /// Nothing is removed yet of users and items with so many interactions.
+    pub fn of_counts(users: Vec<u32>, items: Vec<u32>, thresholds: Thresholds) -> Self {
+        let interactions = users.iter().map(|&count| u64::from(count)).sum();
+        let (users, items) =
+            (Side::new(users, thresholds.users), Side::new(items, thresholds.items));
+        let left = Counts { users: users.left, items: items.left, interactions };
+        Self { users, items, left }
+    }
+
+    /// Whether somebody goes in the next round.
+    pub fn has_work(&self) -> bool {
+        !self.users.doomed.is_empty() || !self.items.doomed.is_empty()
+    }
+
+    /// Whether an interaction goes in this round.
+    #[inline]
+    pub fn is_doomed(&self, user: u32, item: u32) -> bool {
+        self.users.is_doomed[user as usize] | self.items.is_doomed[item as usize]
+    }
+
+    /// Loses one interaction.
+    #[inline]
+    pub fn lose(&mut self, user: u32, item: u32) {
+        self.left.interactions -= 1;
+        self.users.lose(user);
+        self.items.lose(item);
+    }
+
+    /// Ends a round in which all doomed interactions were lost.
+    pub fn next_round(&mut self) {
+        self.users.next_round();
+        self.items.next_round();
+        (self.left.users, self.left.items) = (self.users.left, self.items.left);
+    }
+}
+
+fn counts_of(column: &[u32]) -> Vec<u32> {
+    let size = column.iter().max().map_or(0, |&max| max as usize + 1);
+    let mut counts = vec![0_u32; size];
+    column.iter().for_each(|&index| counts[index as usize] += 1);
+    counts
 }
 
 /// One side of the log, users or items.
@@ -100,17 +225,15 @@ struct Side {
 }
 
 impl Side {
-    fn new(column: &[u32], threshold: u32) -> Self {
-        let size = column.iter().max().map_or(0, |&max| max as usize + 1);
-        let mut counts = vec![0_u32; size];
-        column.iter().for_each(|&index| counts[index as usize] += 1);
+    fn new(counts: Vec<u32>, threshold: u32) -> Self {
         let left = counts.iter().filter(|&&count| count > 0).count() as u64;
-        let fallen = (0..size as u32).filter(|&index| counts[index as usize] < threshold).collect();
+        let fallen =
+            (0..counts.len() as u32).filter(|&index| counts[index as usize] < threshold).collect();
         let mut side = Self {
             threshold,
+            is_doomed: vec![false; counts.len()],
             counts,
             doomed: Vec::new(),
-            is_doomed: vec![false; size],
             fallen,
             left,
         };
@@ -142,82 +265,6 @@ impl Side {
     }
 }
 
-struct Filter<'a> {
-    user_of_row: &'a [u32],
-    item_of_row: &'a [u32],
-    users: Side,
-    items: Side,
-    kept: Vec<bool>,
-    left: Counts,
-}
-
-impl<'a> Filter<'a> {
-    fn new(user_of_row: &'a [u32], item_of_row: &'a [u32], thresholds: Thresholds) -> Self {
-        let (users, items) = rayon::join(
-            || Side::new(user_of_row, thresholds.users),
-            || Side::new(item_of_row, thresholds.items),
-        );
-        let left =
-            Counts { users: users.left, items: items.left, interactions: user_of_row.len() as u64 };
-        let kept = if users.doomed.is_empty() && items.doomed.is_empty() {
-            Vec::new()
-        } else {
-            vec![true; user_of_row.len()]
-        };
-        Self { user_of_row, item_of_row, users, items, kept, left }
-    }
-
-    fn has_work(&self) -> bool {
-        !self.users.doomed.is_empty() || !self.items.doomed.is_empty()
-    }
-
-    fn remove_by_pass(&mut self) {
-        for row in 0..self.kept.len() {
-            let (user, item) = (self.user_of_row[row], self.item_of_row[row]);
-            let doomed = self.users.is_doomed[user as usize] | self.items.is_doomed[item as usize];
-            if doomed && self.kept[row] {
-                self.remove(row);
-            }
-        }
-        self.end_round();
-    }
-
-    fn remove_by_queue(&mut self, lists: &RowLists) {
-        for user in std::mem::take(&mut self.users.doomed) {
-            self.remove_rows(lists.users.of(user));
-            self.users.is_doomed[user as usize] = false;
-        }
-        for item in std::mem::take(&mut self.items.doomed) {
-            self.remove_rows(lists.items.of(item));
-            self.items.is_doomed[item as usize] = false;
-        }
-        self.end_round();
-    }
-
-    fn remove_rows(&mut self, rows: &[u32]) {
-        for &row in rows {
-            if self.kept[row as usize] {
-                self.remove(row as usize);
-            }
-        }
-    }
-
-    #[inline]
-    fn remove(&mut self, row: usize) {
-        self.kept[row] = false;
-        self.left.interactions -= 1;
-        self.users.lose(self.user_of_row[row]);
-        self.items.lose(self.item_of_row[row]);
-    }
-
-    fn end_round(&mut self) {
-        self.users.next_round();
-        self.items.next_round();
-        self.left.users = self.users.left;
-        self.left.items = self.items.left;
-    }
-}
-
 /// The rows still kept of every user and of every item.
 struct RowLists {
     users: Lists,
@@ -225,11 +272,10 @@ struct RowLists {
 }
 
 impl RowLists {
-    fn new(filter: &Filter) -> Self {
-        let kept = &filter.kept;
+    fn new(user_of_row: &[u32], item_of_row: &[u32], kept: &[bool], state: &State) -> Self {
         let (users, items) = rayon::join(
-            || Lists::new(filter.user_of_row, kept, &filter.users.counts),
-            || Lists::new(filter.item_of_row, kept, &filter.items.counts),
+            || Lists::new(user_of_row, kept, &state.users.counts),
+            || Lists::new(item_of_row, kept, &state.items.counts),
         );
         Self { users, items }
     }

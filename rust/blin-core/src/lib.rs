@@ -18,5 +18,6 @@ pub mod prepared;
 pub mod progress;
 pub mod rng;
 pub mod sequences;
+pub mod spill;
 pub mod split;
 pub mod vocabulary;

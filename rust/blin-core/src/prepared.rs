@@ -1,5 +1,6 @@
 //! The whole way from the files of a log to a prepared dataset.
 
+use std::ops::AddAssign;
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
@@ -8,9 +9,10 @@ use crate::duplicates::{Duplicates, count_repeats, keep};
 use crate::error::{Error, Result};
 use crate::ingest::{self, Layout, Log, LogOptions};
 use crate::interactions::{Interactions, renumber};
-use crate::kcore::{Counts, Thresholds, k_core};
+use crate::kcore::{Counts, Filter, Thresholds};
 use crate::progress::{Hook, Progress};
 use crate::sequences::Sequences;
+use crate::spill::{LogRows, MemoryLimit, prepare_spilled};
 use crate::split::{Cuts, Split, leave_one_out, temporal};
 use crate::vocabulary::Vocabulary;
 
@@ -18,8 +20,8 @@ pub use crate::ingest::rows::RowCounts;
 pub use crate::ingest::source::SourceSummary;
 pub use crate::ingest::time::{TimeRange, TimeUnit};
 
-/// Everything that decides what a prepared dataset holds, and the number of threads, which does
-/// not.
+/// Everything that decides what a prepared dataset holds, and the memory and the number of threads,
+/// which do not.
 #[derive(Clone, Debug)]
 pub struct PrepareOptions {
     /// How the log is to be read.
@@ -30,6 +32,8 @@ pub struct PrepareOptions {
     pub duplicates: Duplicates,
     /// What is held out.
     pub split: Split,
+    /// Beyond which rows go to the disk.
+    pub memory: Option<MemoryLimit>,
     /// Threads to use; as many as the machine gives if nothing is said.
     pub threads: Option<usize>,
 }
@@ -39,6 +43,8 @@ pub struct PrepareOptions {
 pub struct Prepared {
     /// Items from 1 to the number of items, each user's oldest first.
     pub sequences: Sequences,
+    /// Where items and timestamps are if `sequences` has none because of a memory limit.
+    pub files: Option<SequenceFiles>,
     /// Two cut points per user.
     pub splits: Vec<i64>,
     /// Raw ids of the users in index order.
@@ -49,6 +55,15 @@ pub struct Prepared {
     pub item_counts: Vec<i64>,
     /// What happened on the way.
     pub report: Report,
+}
+
+/// Arrays too large for the memory, as NumPy writes them.
+#[derive(Debug)]
+pub struct SequenceFiles {
+    /// The items.
+    pub items: PathBuf,
+    /// The timestamps, if there are any.
+    pub timestamps: Option<PathBuf>,
 }
 
 /// What was read, what was left out and what the result looks like.
@@ -87,16 +102,30 @@ pub struct Report {
 /// Reads a log and prepares it.
 pub fn prepare(paths: &[PathBuf], options: &PrepareOptions, hook: &mut Hook) -> Result<Prepared> {
     let pool = thread_pool(options.threads)?;
-    let log = ingest::read(paths, &options.log, &pool, hook)?;
+    let log = ingest::read(paths, &options.log, options.memory.as_ref(), &pool, hook)?;
     let total = log.sources.iter().map(|source| source.bytes).sum();
     let mut check = || hook(Progress { done: total, total });
-    Preparation { options, pool: &pool }.run(log, &mut check)
+    run(log, options, &pool, &mut check)
 }
 
 /// Prepares a log that has been read.
 pub fn prepare_log(log: Log, options: &PrepareOptions, hook: &mut Hook) -> Result<Prepared> {
     let pool = thread_pool(options.threads)?;
-    Preparation { options, pool: &pool }.run(log, &mut || hook(Progress::default()))
+    run(log, options, &pool, &mut || hook(Progress::default()))
+}
+
+fn run(
+    mut log: Log,
+    options: &PrepareOptions,
+    pool: &rayon::ThreadPool,
+    check: &mut dyn FnMut() -> Result<()>,
+) -> Result<Prepared> {
+    match std::mem::replace(&mut log.interactions, LogRows::Memory(Interactions::default())) {
+        LogRows::Memory(interactions) => {
+            Preparation { options, pool }.run(log, interactions, check)
+        }
+        LogRows::Disk(rows) => prepare_spilled(log, rows, options, pool, check),
+    }
 }
 
 /// More threads than any machine has use for; a typing error here must not stall it.
@@ -120,9 +149,13 @@ struct Preparation<'a> {
 }
 
 impl Preparation<'_> {
-    fn run(&self, log: Log, check: &mut dyn FnMut() -> Result<()>) -> Result<Prepared> {
-        let Log { path, mut interactions, user_ids, item_ids, layout, time_unit, sources, .. } =
-            log;
+    fn run(
+        &self,
+        log: Log,
+        mut interactions: Interactions,
+        check: &mut dyn FnMut() -> Result<()>,
+    ) -> Result<Prepared> {
+        let Log { path, user_ids, item_ids, layout, time_unit, sources, .. } = log;
         check()?;
         let rows_duplicate = self.drop_duplicates(&mut interactions);
         check()?;
@@ -140,7 +173,10 @@ impl Preparation<'_> {
         let (fingerprint, (repeats, ties)) = self.pool.install(|| {
             rayon::join(
                 || fingerprint(&sequences, &splits),
-                || (count_repeats(&sequences.items, &sequences.offsets), count_ties(&sequences)),
+                || {
+                    let Sequences { items, offsets, .. } = &sequences;
+                    (count_repeats(items, offsets, num_items as u32), count_ties(&sequences))
+                },
             )
         });
         check()?;
@@ -164,7 +200,8 @@ impl Preparation<'_> {
             cuts,
             fingerprint,
         };
-        Ok(Prepared { sequences, splits, user_ids, item_ids, item_counts, report })
+        let files = None;
+        Ok(Prepared { sequences, files, splits, user_ids, item_ids, item_counts, report })
     }
 
     fn drop_duplicates(&self, interactions: &mut Interactions) -> u64 {
@@ -183,7 +220,13 @@ impl Preparation<'_> {
         check: &mut dyn FnMut() -> Result<()>,
     ) -> Result<Core> {
         let thresholds = self.options.thresholds;
-        let core = k_core(&interactions.users, &interactions.items, thresholds, check)?;
+        let Interactions { users, items, .. } = &*interactions;
+        let mut filter = self.pool.install(|| Filter::new(users, items, thresholds));
+        while filter.has_work() {
+            check()?;
+            self.pool.install(|| filter.round());
+        }
+        let core = filter.finish();
         if let Some(kept) = &core.kept {
             interactions.retain(kept);
         }
@@ -203,10 +246,13 @@ impl Preparation<'_> {
             return Ok((leave_one_out(&sequences.offsets), None));
         };
         let (Some(times), Some(unit)) = (&sequences.timestamps, unit) else {
-            let found = "none; choose a column with --time-column, or --split leave-one-out";
-            return Err(Error::log(path, "times for a temporal split", found));
+            return Err(no_times(path));
         };
-        let cuts = Cuts::find(times, unit, valid_from, test_from)?;
+        let mut all = |visit: &mut dyn FnMut(&[i64])| {
+            visit(times);
+            Ok(())
+        };
+        let cuts = Cuts::find(&mut all, unit, valid_from, test_from)?;
         Ok((temporal(sequences, cuts), Some(cuts)))
     }
 
@@ -224,12 +270,23 @@ impl Preparation<'_> {
     }
 }
 
-struct Core {
-    before: Counts,
-    rounds: Vec<Counts>,
+/// What a filter left.
+pub(crate) struct Core {
+    pub before: Counts,
+    pub rounds: Vec<Counts>,
 }
 
-fn nothing_left(path: &Path, layout: &Layout, thresholds: Thresholds, before: Counts) -> Error {
+pub(crate) fn no_times(path: &Path) -> Error {
+    let found = "none; choose a column with --time-column, or --split leave-one-out";
+    Error::log(path, "times for a temporal split", found)
+}
+
+pub(crate) fn nothing_left(
+    path: &Path,
+    layout: &Layout,
+    thresholds: Thresholds,
+    before: Counts,
+) -> Error {
     let Counts { users, items, interactions } = before;
     let path = path.display();
     let core = match thresholds {
@@ -261,14 +318,21 @@ fn count_items(items: &[u32], num_items: usize) -> Vec<i64> {
 }
 
 #[derive(Default)]
-struct Ties {
+pub(crate) struct Ties {
     /// Neighbours in a sequence that have the same time.
-    neighbours: u64,
+    pub neighbours: u64,
     /// Users whose last two interactions are such neighbours.
-    users: u64,
+    pub users: u64,
 }
 
-fn count_ties(sequences: &Sequences) -> Ties {
+impl AddAssign for Ties {
+    fn add_assign(&mut self, others: Self) {
+        self.neighbours += others.neighbours;
+        self.users += others.users;
+    }
+}
+
+pub(crate) fn count_ties(sequences: &Sequences) -> Ties {
     let mut ties = Ties::default();
     let Some(times) = &sequences.timestamps else { return ties };
     for bounds in sequences.offsets.windows(2) {
@@ -284,10 +348,18 @@ fn fingerprint(sequences: &Sequences, splits: &[i64]) -> String {
     update(&mut hasher, &sequences.offsets, |value| value.to_le_bytes());
     update(&mut hasher, &sequences.items, |value| value.to_le_bytes());
     update(&mut hasher, splits, |value| value.to_le_bytes());
+    hex(hasher)
+}
+
+pub(crate) fn hex(hasher: Sha256) -> String {
     hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn update<T: Copy, const N: usize>(hasher: &mut Sha256, values: &[T], bytes: fn(T) -> [u8; N]) {
+pub(crate) fn update<T: Copy, const N: usize>(
+    hasher: &mut Sha256,
+    values: &[T],
+    bytes: fn(T) -> [u8; N],
+) {
     let mut buffer = Vec::with_capacity(N * 1024);
     for chunk in values.chunks(1024) {
         buffer.clear();

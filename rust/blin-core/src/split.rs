@@ -53,31 +53,45 @@ pub struct Cuts {
     pub test_from: i64,
 }
 
+/// All times of a log, in any order, as often as they are wanted: calls what it is given with one
+/// piece after the other.
+pub type Times<'a> = dyn FnMut(&mut dyn FnMut(&[i64])) -> Result<()> + 'a;
+
 impl Cuts {
-    /// Finds the points in time for these timestamps, in any order.
+    /// Finds the points in time for a log of these times.
     ///
     /// A share f stands for the time of the interaction before which ⌊f·n + ½⌋ of all n come.
+    ///
+    /// ```
+    /// use blin_core::ingest::time::TimeUnit;
+    /// use blin_core::split::{Cuts, Moment};
+    ///
+    /// let times = [50, 10, 40, 20, 30];
+    /// let mut log = |visit: &mut dyn FnMut(&[i64])| {
+    ///     visit(&times);
+    ///     Ok(())
+    /// };
+    /// let cuts = Cuts::find(&mut log, TimeUnit::Seconds, None, Moment::Share(0.8)).unwrap();
+    /// assert_eq!(cuts, Cuts { valid_from: 40, test_from: 50 });
+    /// ```
     pub fn find(
-        times: &[i64],
+        times: &mut Times,
         unit: TimeUnit,
         valid_from: Option<Moment>,
         test_from: Moment,
     ) -> Result<Self> {
-        let mut times = times.to_vec();
-        let test_from = time_of(test_from, &mut times, unit);
-        if times.iter().all(|&time| time < test_from) {
+        let num_times = count(times, |_| true)?;
+        let test_from = time_of(test_from, times, num_times, unit)?;
+        let num_test = count(times, |time| time >= test_from)?;
+        if num_test == 0 {
             let expected = "a test that begins before the newest interaction is over";
             return Err(Error::argument("test_from", expected, test_from));
         }
-        let num_test = times.iter().filter(|&&time| time >= test_from).count();
         let valid_from = match valid_from {
-            Some(moment) => time_of(moment, &mut times, unit),
-            None => {
-                let before = (times.len() - num_test).saturating_sub(num_test);
-                nth(&mut times, before)
-            }
+            Some(moment) => time_of(moment, times, num_times, unit)?,
+            None => nth(times, (num_times - num_test).saturating_sub(num_test))?,
         };
-        if times.iter().all(|&time| time >= valid_from) {
+        if count(times, |time| time < valid_from)? == 0 {
             let expected = "a validation that leaves older interactions to train on";
             return Err(Error::argument("valid_from", expected, valid_from));
         }
@@ -89,18 +103,46 @@ impl Cuts {
     }
 }
 
-fn time_of(moment: Moment, times: &mut [i64], unit: TimeUnit) -> i64 {
+fn count(times: &mut Times, is_counted: impl Fn(i64) -> bool) -> Result<usize> {
+    let mut count = 0;
+    times(&mut |times| count += times.iter().filter(|&&time| is_counted(time)).count())?;
+    Ok(count)
+}
+
+fn time_of(moment: Moment, times: &mut Times, num_times: usize, unit: TimeUnit) -> Result<i64> {
     match moment {
-        Moment::Time(time) => time.in_unit(unit),
+        Moment::Time(time) => Ok(time.in_unit(unit)),
         Moment::Share(share) => {
-            let before = (share * times.len() as f64 + 0.5) as usize;
-            nth(times, before.min(times.len() - 1))
+            let before = (share * num_times as f64 + 0.5) as usize;
+            nth(times, before.min(num_times - 1))
         }
     }
 }
 
-fn nth(times: &mut [i64], place: usize) -> i64 {
-    *times.select_nth_unstable(place).1
+/// The time at this place of all times sorted, found 16 bits at a time from the highest on, so
+/// that no copy of them is needed.
+fn nth(times: &mut Times, mut place: usize) -> Result<i64> {
+    const BITS: u32 = 16;
+    const SIGN: u64 = 1 << 63;
+    let mut found = 0;
+    for shift in (0..u64::BITS).step_by(BITS as usize).rev() {
+        let mut counts = vec![0_usize; 1 << BITS];
+        let above = |key: u64| key.checked_shr(shift + BITS).unwrap_or(0);
+        times(&mut |times| {
+            for key in times.iter().map(|&time| time as u64 ^ SIGN) {
+                if above(key) == above(found) {
+                    counts[(key >> shift) as usize & ((1 << BITS) - 1)] += 1;
+                }
+            }
+        })?;
+        let mut digit = 0;
+        while place >= counts[digit as usize] {
+            place -= counts[digit as usize];
+            digit += 1;
+        }
+        found |= digit << shift;
+    }
+    Ok((found ^ SIGN) as i64)
 }
 
 /// Cuts every sequence at two points in time; sequences without times are not cut.

@@ -34,6 +34,11 @@ impl Vocabulary {
         self.len() == 0
     }
 
+    /// Bytes of memory it takes.
+    pub fn memory(&self) -> usize {
+        self.bytes.len() + 8 * self.offsets.len()
+    }
+
     /// The id with this index.
     pub fn get(&self, index: usize) -> &[u8] {
         &self.bytes[self.offsets[index] as usize..self.offsets[index + 1] as usize]
@@ -79,18 +84,32 @@ impl<'a> FromIterator<&'a str> for Vocabulary {
     }
 }
 
-/// An id of up to 7 bytes as one word: its bytes, and its length in the highest one.
+/// An id of up to 7 bytes as one word: an integer below 10⁷ as itself, any other by its bytes, with
+/// their number in the highest one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ShortId(u64);
+
+/// Marks integers in the highest byte.
+const INTEGER: u64 = 0x80 << 56;
 
 impl ShortId {
     /// The word of an id, or nothing if the id is longer than 7 bytes.
     #[inline]
     pub fn new(id: &[u8]) -> Option<Self> {
-        (id.len() < 8).then(|| Self(pack(id) | (id.len() as u64) << 56))
+        if id.len() > 7 {
+            return None;
+        }
+        let word = pack(id) | (id.len() as u64) << 56;
+        Some(Self(decimal(word).map_or(word, |integer| INTEGER | integer)))
     }
 
-    /// The word, whose highest byte is less than 8.
+    /// The id of an integer's digits, if that is not negative and below 10⁷.
+    #[inline]
+    pub fn of_integer(integer: i64) -> Option<Self> {
+        (0..INTEGERS as i64).contains(&integer).then_some(Self(INTEGER | integer as u64))
+    }
+
+    /// The word, whose highest byte is less than 8 or 128.
     #[inline]
     pub fn word(self) -> u64 {
         self.0
@@ -105,16 +124,46 @@ impl ShortId {
     /// Whether all bytes are ASCII.
     #[inline]
     pub fn is_ascii(self) -> bool {
-        self.0 & 0x0080_8080_8080_8080 == 0
+        self.0 >= INTEGER || self.0 & 0x0080_8080_8080_8080 == 0
     }
 }
 
+/// The number that an id's bytes, with their number in the highest one, are in decimal digits; none
+/// if a zero stands before it.
+///
+/// Neighbouring digits are joined to numbers below 100, those to numbers below 10⁴, and those.
+#[inline]
+fn decimal(word: u64) -> Option<u64> {
+    let len = word >> 56;
+    if len == 0 || len > 1 && word as u8 == b'0' {
+        return None;
+    }
+    // The last digit is in the highest byte, so missing ones are zeros before the first.
+    let digits = (word ^ 0x3030_3030_3030_3030) << (64 - 8 * len);
+    if (digits.wrapping_add(0x0606_0606_0606_0606) | digits) & 0xf0f0_f0f0_f0f0_f0f0 != 0 {
+        return None;
+    }
+    let pairs = digits.wrapping_mul(10).wrapping_add(digits >> 8) & 0x00ff_00ff_00ff_00ff;
+    let fours = pairs.wrapping_mul(100).wrapping_add(pairs >> 16) & 0x0000_ffff_0000_ffff;
+    Some(fours.wrapping_mul(10_000).wrapping_add(fours >> 32) & 0xffff_ffff)
+}
+
+/// How many integers have up to 7 digits.
+const INTEGERS: usize = 10_000_000;
+
+/// Ids that are looked up together.
+pub const TOGETHER: usize = 32;
+
 /// Gives every distinct id an index by first appearance.
 ///
-/// Ids of up to 7 bytes (nearly all integers) are hashed and compared as one 64-bit word, ids of
-/// up to 15 bytes as two; only longer ones are looked up in the arena.
+/// Integers below 10⁷ are places in a table. Other ids of up to 7 bytes are hashed and compared as
+/// one 64-bit word, ids of up to 15 bytes as two; only longer ones are looked up in the arena.
 #[derive(Default)]
 pub struct Interner {
+    /// One more than the index of each integer; 0 is none. The system gives its memory page by
+    /// page, where integers are.
+    integers: Vec<u32>,
+    largest_integer: usize,
     short: HashTable<(u64, u32)>,
     medium: HashTable<(u64, u64, u32)>,
     long: HashTable<u32>,
@@ -125,10 +174,10 @@ impl Interner {
     /// The index of `id`, which is new if it equals [`Interner::len`] as it was before.
     #[inline]
     pub fn intern(&mut self, id: &[u8]) -> u32 {
-        match id.len() {
-            0..=7 => self.intern_short(ShortId(pack(id) | (id.len() as u64) << 56)),
-            8..=15 => self.intern_medium(pack(&id[..8]), pack(&id[8..]), id),
-            _ => self.intern_long(id),
+        match ShortId::new(id) {
+            Some(short) => self.intern_short(short),
+            None if id.len() < 16 => self.intern_medium(pack(&id[..8]), pack(&id[8..]), id),
+            None => self.intern_long(id),
         }
     }
 
@@ -140,6 +189,16 @@ impl Interner {
     /// Whether no id was seen.
     pub fn is_empty(&self) -> bool {
         self.vocabulary.is_empty()
+    }
+
+    /// Bytes of memory it takes, also while a table grows and is there twice.
+    pub fn memory(&self) -> usize {
+        let tables = self.short.capacity() * size_of::<(u64, u32)>()
+            + self.medium.capacity() * size_of::<(u64, u64, u32)>()
+            + self.long.capacity() * size_of::<u32>();
+        // Each integer may have a page of its own.
+        let integers = (self.len() * 4096).min(self.largest_integer * size_of::<u32>());
+        self.vocabulary.memory() + 3 * tables + integers
     }
 
     /// The ids seen so far.
@@ -154,21 +213,53 @@ impl Interner {
 
     /// Forgets all ids and keeps the memory.
     pub fn clear(&mut self) {
+        self.integers.clear();
         self.short.clear();
         self.medium.clear();
         self.long.clear();
         self.vocabulary.clear();
     }
 
+    /// One more than the index of each word that is an integer seen before; 0 for all others.
+    ///
+    /// Each place in the table is somewhere else in memory: they are read in a loop that does
+    /// nothing else, so that many are on their way at once.
+    #[inline]
+    pub fn find_integers(&self, words: &[u64]) -> [u32; TOGETHER] {
+        let mut found = [0; TOGETHER];
+        for (found, word) in found.iter_mut().zip(words) {
+            *found = self.integers.get((word ^ INTEGER) as usize).copied().unwrap_or(0);
+        }
+        found
+    }
+
     /// The index of a short id.
     #[inline]
     pub fn intern_short(&mut self, id: ShortId) -> u32 {
         let ShortId(key) = id;
+        if key >= INTEGER {
+            return match self.integers.get((key ^ INTEGER) as usize) {
+                Some(&found) if found != 0 => found - 1,
+                _ => self.insert_integer(key ^ INTEGER),
+            };
+        }
         let hash = mix(key, 0);
         match self.short.find(hash, |entry| entry.0 == key) {
             Some(&(_, index)) => index,
             None => self.insert_short(hash, key),
         }
+    }
+
+    #[cold]
+    fn insert_integer(&mut self, integer: u64) -> u32 {
+        if self.integers.is_empty() {
+            self.integers = vec![0; INTEGERS];
+        }
+        let index = self.vocabulary.len() as u32;
+        self.vocabulary.push(integer.to_string().as_bytes());
+        self.integers[integer as usize] = index + 1;
+        self.largest_integer = self.largest_integer.max(integer as usize);
+        index
     }
 
     #[cold]
@@ -231,6 +322,26 @@ fn hash_bytes(id: &[u8]) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn integers_are_numbers_and_nothing_else_is() {
+        let integer_of =
+            |id: &[u8]| ShortId::new(id).and_then(|ShortId(word)| word.checked_sub(INTEGER));
+        for number in [0, 1, 9, 10, 99, 100, 1_234, 56_789, 102_030, 987_654, 9_999_999] {
+            assert_eq!(integer_of(number.to_string().as_bytes()), Some(number));
+            assert_eq!(ShortId::of_integer(number as i64).unwrap().0, INTEGER | number);
+        }
+        for text in ["", "00", "07", "0123456", "-1", "+1", "1.5", "1e3", " 7", "7 ", "1:", "1/"] {
+            assert_eq!(integer_of(text.as_bytes()), None, "{text:?}");
+        }
+        for byte in (0..=255).filter(|byte: &u8| !byte.is_ascii_digit()) {
+            for place in 0..7 {
+                let mut id = *b"1234567";
+                id[place] = byte;
+                assert_eq!(integer_of(&id), None, "{id:?}");
+            }
+        }
+    }
 
     #[test]
     fn ids_of_every_length_are_told_apart_from_their_neighbours() {

@@ -46,7 +46,8 @@ impl From<Failure> for PyErr {
             Failure::Python(error) => error,
             Failure::Core(error) => Python::attach(|py| {
                 let class = match error {
-                    Error::Argument { .. } => "ConfigError",
+                    Error::Argument { .. } | Error::MemoryLimit { .. } => "ConfigError",
+                    Error::Spill { .. } => "BlinError",
                     _ => "DataError",
                 };
                 let message = error.to_string();

@@ -9,9 +9,11 @@ use blin_core::ingest::source::SourceSummary;
 use blin_core::ingest::{self, Format, Inspection, Layout, LogOptions};
 use blin_core::kcore::{Counts, Thresholds};
 use blin_core::prepared::{
-    PrepareOptions, Prepared, Report, RowCounts, TimeRange, prepare, prepare_log, thread_pool,
+    PrepareOptions, Prepared, Report, RowCounts, SequenceFiles, TimeRange, prepare, prepare_log,
+    thread_pool,
 };
 use blin_core::progress::Progress;
+use blin_core::spill::MemoryLimit;
 use blin_core::split::{Moment, Split};
 use blin_core::vocabulary::Vocabulary;
 use numpy::{IntoPyArray, PyArray1, PyArrayMethods, PyReadonlyArray1};
@@ -65,6 +67,13 @@ pub fn inspect_log<'py>(
     }
 }
 
+/// Bytes of memory for everything, bytes of these that are taken, and where rows beyond go.
+type Spill = (usize, usize, PathBuf);
+
+fn memory_limit((bytes, reserved, directory): Spill) -> MemoryLimit {
+    MemoryLimit { bytes, reserved, directory }
+}
+
 /// Reads a log, filters, indexes, sorts and splits it.
 #[pyfunction]
 #[pyo3(signature = (
@@ -72,7 +81,7 @@ pub fn inspect_log<'py>(
     time_column = None, rating_column = None, min_rating = None, log_format = None,
     on_bad_row = "fail", min_interactions = 5, min_user_interactions = None,
     min_item_interactions = None, duplicates = "keep", split = "leave-one-out",
-    valid_from = None, test_from = None, threads = None, on_progress = None,
+    valid_from = None, test_from = None, threads = None, spill = None, on_progress = None,
 ))]
 #[expect(clippy::too_many_arguments, reason = "keyword-only in Python")]
 pub fn read_log<'py>(
@@ -95,6 +104,7 @@ pub fn read_log<'py>(
     valid_from: Option<&str>,
     test_from: Option<&str>,
     threads: Option<usize>,
+    spill: Option<Spill>,
     on_progress: Option<Py<PyAny>>,
 ) -> Result<Bound<'py, PyDict>> {
     let options = PrepareOptions {
@@ -115,6 +125,7 @@ pub fn read_log<'py>(
         },
         duplicates: duplicates.parse()?,
         split: split_of(split, valid_from, test_from)?,
+        memory: spill.map(memory_limit),
         threads,
     };
     let mut caller = Caller { on_progress, last_asked: Instant::now(), raised: None };
@@ -145,7 +156,11 @@ struct Options {
 }
 
 impl Options {
-    fn prepare_options(self, threads: Option<usize>) -> Result<PrepareOptions> {
+    fn prepare_options(
+        self,
+        threads: Option<usize>,
+        spill: Option<Spill>,
+    ) -> Result<PrepareOptions> {
         Ok(PrepareOptions {
             log: LogOptions {
                 user_column: self.user_column,
@@ -162,6 +177,7 @@ impl Options {
             },
             duplicates: self.duplicates.parse()?,
             split: split_of(&self.split, self.valid_from.as_deref(), self.test_from.as_deref())?,
+            memory: spill.map(memory_limit),
             threads,
         })
     }
@@ -172,6 +188,7 @@ impl Options {
 pub struct ColumnReader {
     log: Option<ColumnarLog>,
     options: PrepareOptions,
+    pool: rayon::ThreadPool,
 }
 
 /// Integers, or bytes and offsets, and which of them are there.
@@ -184,7 +201,7 @@ type ColumnArrays<'py> = (
 #[pymethods]
 impl ColumnReader {
     #[new]
-    #[pyo3(signature = (path, names, sample, is_nanos, options, *, threads = None))]
+    #[pyo3(signature = (path, names, sample, is_nanos, options, *, threads = None, spill = None))]
     fn new(
         path: PathBuf,
         names: Vec<String>,
@@ -192,10 +209,13 @@ impl ColumnReader {
         is_nanos: Vec<bool>,
         options: Options,
         threads: Option<usize>,
+        spill: Option<Spill>,
     ) -> Result<Self> {
-        let options = options.prepare_options(threads)?;
-        let log = ColumnarLog::new(path, names, &sample, &is_nanos, options.log.clone())?;
-        Ok(Self { log: Some(log), options })
+        let options = options.prepare_options(threads, spill)?;
+        let memory = options.memory.as_ref();
+        let log = ColumnarLog::new(path, names, &sample, &is_nanos, options.log.clone(), memory)?;
+        let pool = thread_pool(options.threads)?;
+        Ok(Self { log: Some(log), options, pool })
     }
 
     /// The places of the columns to give, in this order.
@@ -212,14 +232,17 @@ impl ColumnReader {
     /// Appends a batch: of each column integers, or offsets and bytes, and which are there.
     fn append(&mut self, py: Python<'_>, columns: Vec<ColumnArrays<'_>>) -> Result<()> {
         let columns: Result<Vec<Column>> = columns.iter().map(column_of).collect();
-        let (columns, log) = (columns?, self.log()?);
-        Ok(py.detach(|| log.append(&columns))?)
+        let columns = columns?;
+        let Self { log, pool, .. } = self;
+        let log = log.as_mut().ok_or_else(finished)?;
+        Ok(py.detach(|| log.append(&columns, pool))?)
     }
 
     /// Ends the log and says how it is understood.
     fn inspect<'py>(&mut self, py: Python<'py>) -> Result<Bound<'py, PyDict>> {
         let log = self.log.take().ok_or_else(finished)?.finish(Vec::new())?;
-        let times = log.interactions.timestamps.as_deref();
+        let interactions = log.interactions.in_memory();
+        let times = interactions.timestamps.as_deref();
         let result = PyDict::new(py);
         result.set_item("layout", layout_dict(py, &log.layout)?)?;
         set_rows(&result, log.rows)?;
@@ -312,17 +335,30 @@ impl Caller {
 }
 
 fn prepared_dict(py: Python<'_>, prepared: Prepared) -> PyResult<Bound<'_, PyDict>> {
-    let Prepared { sequences, splits, user_ids, item_ids, item_counts, report } = prepared;
+    let Prepared { sequences, files, splits, user_ids, item_ids, item_counts, report } = prepared;
     let result = PyDict::new(py);
     let num_users = sequences.num_users();
     result.set_item("items", sequences.items.into_pyarray(py))?;
     result.set_item("offsets", sequences.offsets.into_pyarray(py))?;
     result.set_item("timestamps", sequences.timestamps.map(|times| times.into_pyarray(py)))?;
+    result.set_item("files", files_dict(py, files)?)?;
     result.set_item("splits", splits.into_pyarray(py).reshape([num_users, 2])?)?;
     result.set_item("user_ids", vocabulary_arrays(py, user_ids))?;
     result.set_item("item_ids", vocabulary_arrays(py, item_ids))?;
     result.set_item("item_counts", item_counts.into_pyarray(py))?;
     result.set_item("report", report_dict(py, &report)?)?;
+    Ok(result)
+}
+
+/// The arrays that are in files, by their names.
+fn files_dict(py: Python<'_>, files: Option<SequenceFiles>) -> PyResult<Bound<'_, PyDict>> {
+    let result = PyDict::new(py);
+    if let Some(SequenceFiles { items, timestamps }) = files {
+        result.set_item("items", items)?;
+        if let Some(timestamps) = timestamps {
+            result.set_item("timestamps", timestamps)?;
+        }
+    }
     Ok(result)
 }
 

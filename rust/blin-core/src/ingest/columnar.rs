@@ -5,7 +5,10 @@
 //! dataset.
 
 use std::io::Write;
+use std::ops::Range;
 use std::path::PathBuf;
+
+use rayon::prelude::*;
 
 use crate::error::{Error, Result};
 use crate::ingest::LogOptions;
@@ -13,12 +16,17 @@ use crate::ingest::columns::{self, Role};
 use crate::ingest::layout::Layout;
 use crate::ingest::reader::Log;
 use crate::ingest::record::RecordReader;
-use crate::ingest::rows::{OnBadRow, Rows, Table};
+use crate::ingest::rows::{BadRow, Finished, OnBadRow, Rows, Table};
 use crate::ingest::source::SourceSummary;
-use crate::ingest::time::TimeStyle;
+use crate::ingest::time::{Time, TimeStyle};
+use crate::spill::MemoryLimit;
+use crate::vocabulary::ShortId;
 
 /// The most columns that are looked at: two ids, two times and a rating.
 const MAX_COLUMNS: usize = 5;
+
+/// Rows that are read by one task.
+const ROWS_PER_PIECE: usize = 1 << 14;
 
 /// The longest integer, with its sign.
 const INTEGER_BYTES: usize = 20;
@@ -107,20 +115,21 @@ pub struct ColumnarLog {
     layout: Layout,
     options: LogOptions,
     table: Table,
-    rows: Rows,
+    pieces: Vec<Rows>,
 }
 
 impl ColumnarLog {
     /// Finds the columns by the options, by their names and by a sample of their content as text.
     ///
     /// The columns marked in `is_nanos` hold nanoseconds since 1970. `path` is what messages call
-    /// the log.
+    /// the log. Beyond the limit, if there is one, rows go to the disk.
     pub fn new(
         path: PathBuf,
         names: Vec<String>,
         sample: &[Vec<String>],
         is_nanos: &[bool],
         options: LogOptions,
+        limit: Option<&MemoryLimit>,
     ) -> Result<Self> {
         let sample: Vec<Vec<Vec<u8>>> = sample
             .iter()
@@ -128,7 +137,7 @@ impl ColumnarLog {
             .collect();
         let places = columns::find(&path, &names, true, &sample, &options)?;
         let layout = Layout::columnar(names, places, &sample, is_nanos);
-        Ok(Self { path, layout, options, table: Table::default(), rows: Rows::default() })
+        Ok(Self { path, layout, options, table: Table::new(limit), pieces: Vec::new() })
     }
 
     /// The places of the columns to give, in this order.
@@ -143,7 +152,7 @@ impl ColumnarLog {
     }
 
     /// Appends a batch: the columns of [`ColumnarLog::places`], of equal length.
-    pub fn append(&mut self, columns: &[Column]) -> Result<()> {
+    pub fn append(&mut self, columns: &[Column], pool: &rayon::ThreadPool) -> Result<()> {
         let reader = RecordReader::new(&self.layout, &self.options);
         let places: Vec<usize> = reader.places().collect();
         let num_rows = columns.first().map_or(0, Column::len);
@@ -154,24 +163,16 @@ impl ColumnarLog {
         }
         let mut slot_of_place = vec![MAX_COLUMNS; self.layout.columns.len()];
         places.iter().enumerate().for_each(|(slot, &place)| slot_of_place[place] = slot);
-        let rows = &mut self.rows;
-        rows.clear();
-        for row in 0..num_rows {
-            let mut buffers = [[0; INTEGER_BYTES]; MAX_COLUMNS];
-            let mut fields: [&[u8]; MAX_COLUMNS] = [b""; MAX_COLUMNS];
-            for ((field, column), buffer) in fields.iter_mut().zip(columns).zip(&mut buffers) {
-                *field = column.field(row, buffer);
-            }
-            rows.lines += 1;
-            rows.counts.read += 1;
-            if let Err(bad) = reader.take(|place| fields[slot_of_place[place]], rows) {
-                rows.push_bad(rows.lines, bad);
-                if self.options.on_bad_row == OnBadRow::Fail {
-                    break;
-                }
-            }
-        }
-        self.table.append(rows, &self.path, self.options.on_bad_row)
+        let batch = Batch { columns, slot_of_place, reader, on_bad_row: self.options.on_bad_row };
+        let Self { path, options, table, pieces, .. } = self;
+        pieces.resize_with(num_rows.div_ceil(ROWS_PER_PIECE), Rows::default);
+        pool.install(|| {
+            pieces.par_iter_mut().enumerate().for_each(|(number, rows)| {
+                let start = number * ROWS_PER_PIECE;
+                batch.read(start..num_rows.min(start + ROWS_PER_PIECE), rows);
+            });
+            pieces.iter_mut().try_for_each(|rows| table.append(rows, path, options.on_bad_row))
+        })
     }
 
     /// Ends the log, which was read from these files.
@@ -181,7 +182,8 @@ impl ColumnarLog {
             return Err(Error::log(&path, "interactions", "no rows"));
         }
         let (rows, messages) = (table.counts, std::mem::take(&mut table.messages));
-        let (interactions, time_unit, user_ids, item_ids) = table.finish(&layout);
+        let Finished { rows: interactions, time_unit, user_ids, item_ids } =
+            table.finish(&path, &layout)?;
         Ok(Log {
             path,
             interactions,
@@ -193,6 +195,89 @@ impl ColumnarLog {
             rows,
             messages,
         })
+    }
+}
+
+/// Columns, and how to read them.
+struct Batch<'a> {
+    columns: &'a [Column<'a>],
+    slot_of_place: Vec<usize>,
+    reader: RecordReader<'a>,
+    on_bad_row: OnBadRow,
+}
+
+impl Batch<'_> {
+    fn read(&self, range: Range<usize>, rows: &mut Rows) {
+        rows.clear();
+        let integers = self.integers();
+        for row in range {
+            rows.lines += 1;
+            rows.counts.read += 1;
+            if integers.as_ref().is_some_and(|integers| integers.take(row, rows)) {
+                continue;
+            }
+            if let Err(bad) = self.read_row(row, rows) {
+                rows.push_bad(rows.lines, bad);
+                if self.on_bad_row == OnBadRow::Fail {
+                    break;
+                }
+            }
+        }
+    }
+
+    fn read_row(&self, row: usize, rows: &mut Rows) -> std::result::Result<(), BadRow> {
+        let mut buffers = [[0; INTEGER_BYTES]; MAX_COLUMNS];
+        let mut fields: [&[u8]; MAX_COLUMNS] = [b""; MAX_COLUMNS];
+        for ((field, column), buffer) in fields.iter_mut().zip(self.columns).zip(&mut buffers) {
+            *field = column.field(row, buffer);
+        }
+        self.reader.take(|place| fields[self.slot_of_place[place]], rows)
+    }
+
+    /// The columns, if all are integers without gaps and nothing but ids and times.
+    fn integers(&self) -> Option<Integers<'_>> {
+        let [time_style, tie_break_style] = self.reader.time_styles_without_rating()?;
+        let mut columns = self.columns.iter().map(|column| match column.values {
+            Values::Integers(values) if column.valid.is_none() => Some(values),
+            _ => None,
+        });
+        let (users, items) = (columns.next()??, columns.next()??);
+        let mut times = |style: Option<TimeStyle>| match style {
+            None => Some(None),
+            Some(TimeStyle::Date) => None,
+            Some(style) => Some(Some((columns.next()??, style == TimeStyle::Nanos))),
+        };
+        Some(Integers {
+            users,
+            items,
+            times: times(time_style)?,
+            tie_breaks: times(tie_break_style)?,
+        })
+    }
+}
+
+/// A column of times, and whether they are nanoseconds.
+type IntegerTimes<'a> = (&'a [i64], bool);
+
+/// Columns of integers, which need not be looked at as text.
+struct Integers<'a> {
+    users: &'a [i64],
+    items: &'a [i64],
+    times: Option<IntegerTimes<'a>>,
+    tie_breaks: Option<IntegerTimes<'a>>,
+}
+
+impl Integers<'_> {
+    /// Takes a row of small ids; false if the row is to be read as any other.
+    #[inline]
+    fn take(&self, row: usize, rows: &mut Rows) -> bool {
+        let ids = [self.users, self.items].map(|ids| ShortId::of_integer(ids[row]));
+        let [Some(user), Some(item)] = ids else { return false };
+        let time = |column: Option<IntegerTimes>| {
+            let (times, is_nanos) = column?;
+            Some(if is_nanos { Time::Nanos(times[row]) } else { Time::Integer(times[row]) })
+        };
+        rows.push_integers(user, item, time(self.times), time(self.tie_breaks)).is_ok()
     }
 }
 

@@ -14,12 +14,12 @@ use crate::ingest::json::JsonReader;
 use crate::ingest::layout::{Format, Layout};
 use crate::ingest::lists::ListReader;
 use crate::ingest::quoted::QuotedReader;
-use crate::ingest::rows::{OnBadRow, RowCounts, Rows, Table};
+use crate::ingest::rows::{Finished, OnBadRow, RowCounts, Rows, Table};
 use crate::ingest::source::{Source, SourceSummary};
 use crate::ingest::table::TableReader;
 use crate::ingest::time::{TimeRange, TimeUnit};
-use crate::interactions::Interactions;
 use crate::progress::{Hook, Progress};
+use crate::spill::{LogRows, MemoryLimit};
 use crate::vocabulary::Vocabulary;
 
 /// How long to wait for a block before the hook is called again.
@@ -31,7 +31,7 @@ pub struct Log {
     /// What messages call it: its first file that holds something.
     pub path: PathBuf,
     /// The rows in file order; users and items have indices into `user_ids` and `item_ids`.
-    pub interactions: Interactions,
+    pub interactions: LogRows,
     /// Raw ids of users; an id that is in no row is possible.
     pub user_ids: Vocabulary,
     /// Raw ids of items; an id that is in no row is possible.
@@ -50,10 +50,12 @@ pub struct Log {
 
 /// Reads the parts of a log, in this order, on the current rayon pool.
 ///
-/// The first file that is not empty tells the layout; a later one may repeat its header.
+/// The first file that is not empty tells the layout; a later one may repeat its header. Beyond the
+/// limit, if there is one, rows go to the disk.
 pub fn read(
     paths: &[PathBuf],
     options: &LogOptions,
+    limit: Option<&MemoryLimit>,
     pool: &rayon::ThreadPool,
     hook: &mut Hook,
 ) -> Result<Log> {
@@ -62,11 +64,13 @@ pub fn read(
     let counter = Arc::clone(&bytes_read);
     let mut report = move || hook(Progress { done: counter.load(Ordering::Relaxed), total });
     let (first, layout) = sniff_parts(paths, options)?;
-    let mut table = Table::default();
+    let mut table = Table::new(limit);
+    let most = 2 * pool.current_num_threads();
+    let batch = limit.map_or(most, |limit| limit.blocks_together(most));
     let mut sources = Vec::with_capacity(paths.len());
     for path in paths {
         let source = Source::open(path, Arc::clone(&bytes_read))?;
-        let job = FileJob { path, layout: &layout, options, pool, is_whole: true };
+        let job = FileJob { path, layout: &layout, options, pool, batch, is_whole: true };
         sources.push(job.run(source, &mut table, &mut report)?.finish());
     }
     let rows = table.counts;
@@ -75,7 +79,8 @@ pub fn read(
         return Err(Error::log(first, "interactions", found));
     }
     let messages = std::mem::take(&mut table.messages);
-    let (interactions, time_unit, user_ids, item_ids) = table.finish(&layout);
+    let Finished { rows: interactions, time_unit, user_ids, item_ids } =
+        table.finish(first, &layout)?;
     let path = first.to_owned();
     Ok(Log { path, interactions, user_ids, item_ids, layout, time_unit, sources, rows, messages })
 }
@@ -121,14 +126,15 @@ pub fn inspect(
     let layout = Layout::sniff(path, &head, options)?;
     let sample = layout.sample(&head);
     let options = LogOptions { on_bad_row: OnBadRow::Skip, ..options.clone() };
-    let job = FileJob { path, layout: &layout, options: &options, pool, is_whole: false };
+    let batch = 2 * pool.current_num_threads();
+    let job = FileJob { path, layout: &layout, options: &options, pool, batch, is_whole: false };
     let mut table = Table::default();
     let mut report = || hook(Progress { done: 0, total: bytes });
     let source = Source::open(path, Arc::default())?.limit(INSPECTED_BLOCKS);
     let source = job.run(source, &mut table, &mut report)?;
     let (rows, messages) = (table.counts, std::mem::take(&mut table.messages));
-    let (interactions, unit, ..) = table.finish(&layout);
-    let time = TimeRange::of(interactions.timestamps.as_deref(), unit);
+    let Finished { rows: interactions, time_unit, .. } = table.finish(path, &layout)?;
+    let time = TimeRange::of(interactions.in_memory().timestamps.as_deref(), time_unit);
     let (compression, bytes_used) = (source.compression(), source.bytes_used());
     Ok(Inspection { layout, sample, compression, bytes, bytes_used, rows, messages, time })
 }
@@ -157,6 +163,8 @@ struct FileJob<'a> {
     layout: &'a Layout,
     options: &'a LogOptions,
     pool: &'a rayon::ThreadPool,
+    /// Blocks that are parsed together.
+    batch: usize,
     /// Whether the file is read to its end, so that its last record must be whole.
     is_whole: bool,
 }
@@ -178,11 +186,10 @@ impl FileJob<'_> {
         table: &mut Table,
         report: &mut dyn FnMut() -> Result<()>,
     ) -> Result<Source> {
-        let batch = self.pool.current_num_threads() * 2;
-        let (sender, blocks) = sync_channel(batch);
+        let (sender, blocks) = sync_channel(self.batch);
         std::thread::scope(|scope| {
             let reader = scope.spawn(move || send_blocks(source, &sender));
-            let outcome = self.parse_all(&blocks, batch, table, report);
+            let outcome = self.parse_all(&blocks, table, report);
             drop(blocks);
             let source = reader.join().expect("the reading thread does not panic");
             outcome.and(source)
@@ -192,7 +199,6 @@ impl FileJob<'_> {
     fn parse_all(
         &self,
         blocks: &Receiver<Vec<u8>>,
-        batch: usize,
         table: &mut Table,
         report: &mut dyn FnMut() -> Result<()>,
     ) -> Result<()> {
@@ -201,7 +207,7 @@ impl FileJob<'_> {
         let mut fresh: Vec<Slot> = Vec::new();
         let mut is_first = true;
         loop {
-            receive(blocks, batch, &mut fresh, report)?;
+            receive(blocks, self.batch, &mut fresh, report)?;
             if let (true, Some(slot)) = (is_first, fresh.first_mut()) {
                 self.start_file(slot, table);
                 is_first = false;

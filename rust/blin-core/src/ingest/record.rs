@@ -37,7 +37,13 @@ impl<'a> RecordReader<'a> {
     pub fn places(&self) -> impl Iterator<Item = usize> {
         let times = [self.time, self.tie_break].map(|time| time.map(|(place, _)| place));
         let rating = self.rating.map(|(place, _)| place);
-        [Some(self.user), Some(self.item), rating].into_iter().chain(times).flatten()
+        [Some(self.user), Some(self.item)].into_iter().chain(times).chain([rating]).flatten()
+    }
+
+    /// How the times and the tie-breaks are written, unless ratings decide about a record.
+    pub fn time_styles_without_rating(&self) -> Option<[Option<TimeStyle>; 2]> {
+        let styles = [self.time, self.tie_break].map(|time| time.map(|(_, style)| style));
+        self.rating.is_none().then_some(styles)
     }
 
     /// Takes one record, given by its fields; says what is wrong with it otherwise.

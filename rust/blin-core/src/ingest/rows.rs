@@ -10,7 +10,8 @@ use crate::error::{Error, Result};
 use crate::ingest::layout::Layout;
 use crate::ingest::time::{Time, TimeColumn, TimeUnit, too_wide};
 use crate::interactions::Interactions;
-use crate::vocabulary::{Interner, ShortId, Vocabulary};
+use crate::spill::{LogRows, MemoryLimit, Spill};
+use crate::vocabulary::{Interner, ShortId, TOGETHER, Vocabulary};
 
 /// Messages of skipped rows that are kept to be shown.
 const KEPT_MESSAGES: usize = 5;
@@ -61,7 +62,7 @@ impl BadRow {
 /// The ids of one column of a block.
 ///
 /// A short id is kept as its word. A longer one is looked up here, where many threads work at
-/// once, and kept as its index with all high bits set, which no short id has.
+/// once, and kept as its index with all bits of the highest byte set, which no short id has.
 #[derive(Default)]
 struct RawColumn {
     words: Vec<u64>,
@@ -97,18 +98,19 @@ struct IdColumn {
 }
 
 impl IdColumn {
-    /// Appends the column of the next block; false if there are too many rows to count.
+    /// Appends the column of the next block; false if there are too many ids to count.
     fn append(&mut self, block: &RawColumn) -> bool {
         let Self { ids, indices } = self;
         let long: Vec<u32> = block.long.vocabulary().iter().map(|id| ids.intern(id)).collect();
-        indices.extend(block.words.iter().map(|&word| {
-            if word < LONG {
-                ids.intern_short(ShortId::from_word(word))
-            } else {
-                long[(word - LONG) as usize]
-            }
-        }));
-        ids.len() < u32::MAX as usize && indices.len() < u32::MAX as usize
+        for words in block.words.chunks(TOGETHER) {
+            let found = ids.find_integers(words);
+            indices.extend(words.iter().zip(found).map(|(&word, found)| match found {
+                0 if word < LONG => ids.intern_short(ShortId::from_word(word)),
+                0 => long[(word - LONG) as usize],
+                found => found - 1,
+            }));
+        }
+        ids.len() < u32::MAX as usize
     }
 }
 
@@ -173,6 +175,29 @@ impl Rows {
     ) -> std::result::Result<(), RowFault> {
         let user = self.users.word_of(user).ok_or(RowFault::User)?;
         let item = self.items.word_of(item).ok_or(RowFault::Item)?;
+        self.push_words(user, item, time, tie_break)
+    }
+
+    /// Appends an interaction of two integers; says what is wrong if the time is too large.
+    #[inline]
+    pub fn push_integers(
+        &mut self,
+        user: ShortId,
+        item: ShortId,
+        time: Option<Time>,
+        tie_break: Option<Time>,
+    ) -> std::result::Result<(), RowFault> {
+        self.push_words(user.word(), item.word(), time, tie_break)
+    }
+
+    #[inline]
+    fn push_words(
+        &mut self,
+        user: u64,
+        item: u64,
+        time: Option<Time>,
+        tie_break: Option<Time>,
+    ) -> std::result::Result<(), RowFault> {
         if time.is_some_and(|time| !self.times.push(time)) {
             return Err(RowFault::Time);
         }
@@ -234,9 +259,17 @@ pub struct Table {
     /// The first messages of rows that were skipped.
     pub messages: Vec<String>,
     lines_of_file: u64,
+    spill: Option<Spill>,
+    /// Rows that are on the disk.
+    num_aside: usize,
 }
 
 impl Table {
+    /// No rows yet; beyond the limit, if there is one, they go to the disk.
+    pub fn new(limit: Option<&MemoryLimit>) -> Self {
+        Self { spill: limit.cloned().map(Spill::new), ..Self::default() }
+    }
+
     /// Starts counting lines anew.
     pub fn start_file(&mut self, lines: u64) {
         self.lines_of_file = lines;
@@ -270,24 +303,65 @@ impl Table {
                 )
             },
         );
-        if !users_fit || !items_fit {
+        let num_rows = self.num_aside + self.users.indices.len();
+        if !users_fit || !items_fit || num_rows >= u32::MAX as usize {
             return Err(Error::log(path, "less than 2^32 rows", "more"));
         }
-        if times_fit { Ok(()) } else { too_wide(path) }
+        let is_due = match &self.spill {
+            Some(spill) => {
+                let ids = self.users.ids.memory() + self.items.ids.memory();
+                let row_bytes = 8 * (1 + usize::from(!self.times.values.is_empty()))
+                    + 8 * usize::from(!self.tie_breaks.values.is_empty());
+                spill.is_due(ids, self.users.indices.len() * row_bytes)?
+            }
+            None => false,
+        };
+        if times_fit && (!is_due || self.put_aside()?) { Ok(()) } else { too_wide(path) }
     }
 
-    /// The columns, with times as far as the layout has some; the unit of the times; the ids of
-    /// users and items.
-    pub fn finish(
-        self,
-        layout: &Layout,
-    ) -> (Interactions, Option<TimeUnit>, Vocabulary, Vocabulary) {
-        let Self { users, items, times, tie_breaks, .. } = self;
-        let times = layout.time_style.map(|_| times.finish());
-        let tie_breaks = layout.tie_break_style.map(|_| tie_breaks.finish().0);
-        let (timestamps, unit) = times.unzip();
-        let (users, user_ids) = (users.indices, users.ids.into_vocabulary());
-        let (items, item_ids) = (items.indices, items.ids.into_vocabulary());
-        (Interactions { users, items, timestamps, tie_breaks }, unit, user_ids, item_ids)
+    /// Puts the rows in memory on the disk; false if their times do not fit together.
+    fn put_aside(&mut self) -> Result<bool> {
+        let Self { users, items, times, tie_breaks, spill, .. } = self;
+        let Some(spill) = spill else { return Ok(true) };
+        self.num_aside += users.indices.len();
+        spill.put_aside(&mut users.indices, &mut items.indices, times, tie_breaks)
     }
+
+    /// The rows, with times as far as the layout has some, and their ids.
+    pub fn finish(mut self, path: &Path, layout: &Layout) -> Result<Finished> {
+        let (has_times, has_tie_breaks) =
+            (layout.time_style.is_some(), layout.tie_break_style.is_some());
+        if self.spill.as_ref().is_some_and(Spill::has_rows) && !self.put_aside()? {
+            too_wide(path)?;
+        }
+        let Self { users, items, times, tie_breaks, spill, .. } = self;
+        let spilled =
+            spill.and_then(|spill| spill.finish(has_times, has_tie_breaks)).transpose()?;
+        let (user_ids, item_ids) = (users.ids.into_vocabulary(), items.ids.into_vocabulary());
+        if let Some(rows) = spilled {
+            let time_unit = rows.time_unit();
+            return Ok(Finished { rows: LogRows::Disk(rows), time_unit, user_ids, item_ids });
+        }
+        let (timestamps, time_unit) = has_times.then(|| times.finish()).unzip();
+        let tie_breaks = has_tie_breaks.then(|| tie_breaks.finish().0);
+        let rows = LogRows::Memory(Interactions {
+            users: users.indices,
+            items: items.indices,
+            timestamps,
+            tie_breaks,
+        });
+        Ok(Finished { rows, time_unit, user_ids, item_ids })
+    }
+}
+
+/// A log that was read to its end.
+pub struct Finished {
+    /// The rows in file order.
+    pub rows: LogRows,
+    /// The unit of the timestamps.
+    pub time_unit: Option<TimeUnit>,
+    /// Raw ids of users.
+    pub user_ids: Vocabulary,
+    /// Raw ids of items.
+    pub item_ids: Vocabulary,
 }

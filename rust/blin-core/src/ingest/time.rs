@@ -61,7 +61,8 @@ impl TimeUnit {
         }
     }
 
-    fn nanos(self) -> i64 {
+    /// How many nanoseconds it has; a plain number counts as a second.
+    pub fn nanos(self) -> i64 {
         match self {
             Self::Number | Self::Seconds => NANOS,
             Self::Milliseconds => 1_000_000,
@@ -159,17 +160,19 @@ impl TimeColumn {
         self.is_nanos = false;
     }
 
+    /// Whether the values are nanoseconds.
+    pub fn is_nanos(&self) -> bool {
+        self.is_nanos
+    }
+
     /// The times in the coarsest unit that is exact, and that unit.
     pub fn finish(mut self) -> (Vec<i64>, TimeUnit) {
-        let largest = self.values.iter().map(|value| value.unsigned_abs()).max().unwrap_or(0);
-        if !self.is_nanos {
-            return (self.values, TimeUnit::of_magnitude(largest));
+        let mut scale = TimeScale::new(self.is_nanos);
+        scale.add(&self.values);
+        let unit = scale.unit();
+        if self.is_nanos {
+            self.values.iter_mut().for_each(|value| *value /= unit.nanos());
         }
-        let unit = [TimeUnit::Seconds, TimeUnit::Milliseconds, TimeUnit::Microseconds]
-            .into_iter()
-            .find(|unit| self.values.iter().all(|value| value % unit.nanos() == 0))
-            .unwrap_or(TimeUnit::Nanoseconds);
-        self.values.iter_mut().for_each(|value| *value /= unit.nanos());
         (self.values, unit)
     }
 
@@ -182,7 +185,42 @@ impl TimeColumn {
     }
 }
 
-fn to_nanos(value: i64) -> Option<i64> {
+/// What decides the unit of a column of times.
+pub struct TimeScale {
+    is_nanos: bool,
+    largest: u64,
+    coarsest: TimeUnit,
+}
+
+impl TimeScale {
+    /// No time was seen yet of nanoseconds or of integers as they were read.
+    pub fn new(is_nanos: bool) -> Self {
+        Self { is_nanos, largest: 0, coarsest: TimeUnit::Seconds }
+    }
+
+    /// Looks at times.
+    pub fn add(&mut self, times: &[i64]) {
+        if !self.is_nanos {
+            let largest = times.iter().map(|time| time.unsigned_abs()).max().unwrap_or(0);
+            self.largest = self.largest.max(largest);
+            return;
+        }
+        let is_exact = |unit: &TimeUnit| times.iter().all(|time| time % unit.nanos() == 0);
+        self.coarsest = [TimeUnit::Seconds, TimeUnit::Milliseconds, TimeUnit::Microseconds]
+            .into_iter()
+            .filter(|unit| unit.nanos() <= self.coarsest.nanos())
+            .find(is_exact)
+            .unwrap_or(TimeUnit::Nanoseconds);
+    }
+
+    /// The coarsest unit that is exact, or the one that the size of integers suggests.
+    pub fn unit(&self) -> TimeUnit {
+        if self.is_nanos { self.coarsest } else { TimeUnit::of_magnitude(self.largest) }
+    }
+}
+
+/// An integer in the unit that its size suggests as nanoseconds, if it fits.
+pub fn to_nanos(value: i64) -> Option<i64> {
     value.checked_mul(TimeUnit::of_magnitude(value.unsigned_abs()).nanos())
 }
 
