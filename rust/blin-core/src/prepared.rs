@@ -64,6 +64,8 @@ pub struct Report {
     pub rows_duplicate: u64,
     /// What was wrong with the first rows that were skipped.
     pub messages: Vec<String>,
+    /// What is odd about the times, if anything.
+    pub warning: Option<String>,
     /// What there was before the k-core filter.
     pub before: Counts,
     /// What was left after each of its rounds.
@@ -150,6 +152,7 @@ impl Preparation<'_> {
             rows: log.rows,
             rows_duplicate,
             messages: log.messages,
+            warning: log.warning,
             before: core.before,
             rounds: core.rounds,
             counts: Counts {

@@ -156,6 +156,11 @@ impl ColumnarLog {
         places.iter().enumerate().for_each(|(slot, &place)| slot_of_place[place] = slot);
         let rows = &mut self.rows;
         rows.clear();
+        for column in columns {
+            if let Values::Text(bytes, _) = column.values {
+                rows.look_for_nul(bytes);
+            }
+        }
         for row in 0..num_rows {
             let mut buffers = [[0; INTEGER_BYTES]; MAX_COLUMNS];
             let mut fields: [&[u8]; MAX_COLUMNS] = [b""; MAX_COLUMNS];
@@ -181,6 +186,7 @@ impl ColumnarLog {
             return Err(Error::log(&path, "interactions", "no rows"));
         }
         let (rows, messages) = (table.counts, std::mem::take(&mut table.messages));
+        let warning = table.warning();
         let (interactions, time_unit, user_ids, item_ids) = table.finish(&layout);
         Ok(Log {
             path,
@@ -192,6 +198,7 @@ impl ColumnarLog {
             sources,
             rows,
             messages,
+            warning,
         })
     }
 }

@@ -52,12 +52,19 @@ impl TimeUnit {
 
     /// The unit in which a number of this size is a time of our days.
     fn of_magnitude(value: u64) -> Self {
-        match value {
-            0..10_000_000 => Self::Number,
-            10_000_000..100_000_000_000 => Self::Seconds,
-            100_000_000_000..100_000_000_000_000 => Self::Milliseconds,
-            100_000_000_000_000..100_000_000_000_000_000 => Self::Microseconds,
-            _ => Self::Nanoseconds,
+        let holds = |unit: &Self| value <= unit.range().1 as u64;
+        let units = [Self::Number, Self::Seconds, Self::Milliseconds, Self::Microseconds];
+        units.into_iter().find(holds).unwrap_or(Self::Nanoseconds)
+    }
+
+    /// The least and the greatest positive number of this size.
+    fn range(self) -> (i64, i64) {
+        match self {
+            Self::Number => (0, 9_999_999),
+            Self::Seconds => (10_000_000, 99_999_999_999),
+            Self::Milliseconds => (100_000_000_000, 99_999_999_999_999),
+            Self::Microseconds => (100_000_000_000_000, 99_999_999_999_999_999),
+            Self::Nanoseconds => (100_000_000_000_000_000, i64::MAX),
         }
     }
 
@@ -117,6 +124,79 @@ impl Time {
     }
 }
 
+/// Watches for integers of several units among the times of one column.
+///
+/// Numbers too small to be times since 1970 tell nothing: many logs write 0 for a missing time.
+#[derive(Clone, Copy, Debug)]
+pub struct UnitWatch {
+    /// The first unit, and the line on which it was met.
+    first: Option<(TimeUnit, u64)>,
+    /// Another one, and the line on which it was met.
+    other: Option<(TimeUnit, u64)>,
+    /// From here to there are times that are nothing new.
+    from: i64,
+    to: i64,
+}
+
+impl Default for UnitWatch {
+    fn default() -> Self {
+        let (_, to) = TimeUnit::Number.range();
+        Self { first: None, other: None, from: -to, to }
+    }
+}
+
+impl UnitWatch {
+    /// Looks at an integer on this line.
+    #[inline]
+    pub fn see(&mut self, value: i64, line: u64) {
+        if value < self.from || value > self.to {
+            self.look(value, line);
+        }
+    }
+
+    fn look(&mut self, value: i64, line: u64) {
+        let unit = TimeUnit::of_magnitude(value.unsigned_abs());
+        let is_new = unit != TimeUnit::Number && self.first.is_none_or(|(first, _)| first != unit);
+        if !is_new {
+            return;
+        }
+        if self.first.is_some() {
+            self.other = Some((unit, line));
+            (self.from, self.to) = (i64::MIN, i64::MAX);
+        } else {
+            self.first = Some((unit, line));
+            (self.from, self.to) = unit.range();
+        }
+    }
+
+    /// Takes up what was seen in a later part of the column; returns the first mix of units.
+    pub fn merge(&mut self, later: &Self) -> Option<UnitMix> {
+        let (first, _) = *self.first.get_or_insert(later.first?);
+        let other = [later.first, later.other].into_iter().flatten().find(|seen| seen.0 != first);
+        other.map(|(other, line)| UnitMix { first, other, line })
+    }
+}
+
+/// Two units in one column of integers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UnitMix {
+    first: TimeUnit,
+    other: TimeUnit,
+    line: u64,
+}
+
+impl UnitMix {
+    /// Tells where the mix begins; lines were counted from `lines_before` on.
+    pub fn warning(&self, path: &std::path::Path, lines_before: u64) -> String {
+        let (line, path) = (lines_before + self.line, path.display());
+        let (first, other) = (self.first.name(), self.other.name());
+        format!(
+            "{path}:{line}: this time is as large as one in {other}, times before as one in \
+             {first}: all are taken as they stand, so the order is wrong if the units differ"
+        )
+    }
+}
+
 /// A column of times under construction: integers as read until something finer turns up.
 #[derive(Debug, Default)]
 pub struct TimeColumn {
@@ -151,6 +231,11 @@ impl TimeColumn {
         };
         self.values.append(&mut later.values);
         fits
+    }
+
+    /// Whether the times are nanoseconds.
+    pub fn is_nanos(&self) -> bool {
+        self.is_nanos
     }
 
     /// Forgets all times and keeps the memory.
