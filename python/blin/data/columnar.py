@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import contextmanager
+from io import BytesIO
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,8 @@ _PARQUET = b"PAR1"
 def is_parquet(path: Path) -> bool:
     """Tells by its first bytes whether a file is Parquet."""
     try:
-        with path.open("rb") as file:
+        # What a pipe gives is gone once it is read.
+        with path.open("rb") if path.is_file() else BytesIO() as file:
             return file.read(len(_PARQUET)) == _PARQUET
     except OSError:
         return False

@@ -1,3 +1,5 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| blin_core::ingest::fuzzing::layout(data));
+use blin_core::ingest::fuzzing;
+
+libfuzzer_sys::fuzz_target!(init: fuzzing::init(), |data: &[u8]| fuzzing::layout(data));

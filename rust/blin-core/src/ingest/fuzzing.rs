@@ -38,6 +38,13 @@ pub const TARGETS: [(&str, fn(&[u8])); 10] = [
     ("log", log),
 ];
 
+/// Lets the calling thread do what is otherwise given to a pool: a fuzzer calls from one thread,
+/// and to hand over so little work would take most of the time.
+pub fn init() {
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(1).use_current_thread();
+    pool.build_global().expect("there is no other pool yet");
+}
+
 /// What was made of a log, in a form that can be compared.
 #[derive(Debug, PartialEq)]
 struct Outcome {
@@ -417,13 +424,13 @@ pub fn columns(data: &[u8]) {
 }
 
 static POOLS: LazyLock<[ThreadPool; 2]> = LazyLock::new(|| {
-    [1, 2].map(|threads| {
+    [1, 3].map(|threads| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
         pool.expect("a few threads are always there")
     })
 });
 
-/// A whole log of one or two files, by one thread and by two.
+/// A whole log of one or two files, by one thread and, if the input says so, by three as well.
 pub fn log(data: &[u8]) {
     let Some((&choice, body)) = data.split_first() else { return };
     let delimiters = [None, None, Some("::"), Some("\t")];
@@ -441,8 +448,10 @@ pub fn log(data: &[u8]) {
         Source::of_bytes(path, Box::new(std::io::Cursor::new(files[number].to_vec())), counter)
     };
     let run = |pool| read_from(&paths, open, &options, pool, &mut |_| Ok(()));
-    let outcomes = POOLS.each_ref().map(|pool| comparable(run(pool)));
-    assert_eq!(outcomes[0], outcomes[1]);
+    let outcome = comparable(run(&POOLS[0]));
+    if choice & 64 != 0 {
+        assert_eq!(outcome, comparable(run(&POOLS[1])));
+    }
 }
 
 fn comparable(log: Result<Log>) -> std::result::Result<String, String> {
