@@ -70,6 +70,7 @@ def read_parquet(
                     f"{path}: expected the columns of the first file, found no "
                     f"{sorted(missing)[0]!r}"
                 )
+            _require_once(log.columns, file.schema_arrow.names, path)
             log.start_file(path)
             rows = 0
             for batch in file.iter_batches(_BATCH_ROWS, columns=log.columns):
@@ -115,6 +116,7 @@ class _Log:
             threads=self._threads,
         )
         self.columns = [fields[place].name for place in self._reader.places()]
+        _require_once(self.columns, self._schema.names, self._path)
 
     def start_file(self, path: Path) -> None:
         """Names the file whose batches come next."""
@@ -135,6 +137,14 @@ class _Log:
             self.understand([])
         assert self._reader is not None
         return self._reader.finish(sources)
+
+
+def _require_once(columns: Sequence[str], names: Sequence[str], source: str | Path) -> None:
+    twice = next((column for column in columns if names.count(column) > 1), None)
+    if twice is not None:
+        raise DataError(
+            f'{source}: expected one column "{twice}", found {names.count(twice)} of this name'
+        )
 
 
 def _pieces(batch: pa.RecordBatch) -> Iterable[pa.RecordBatch]:
