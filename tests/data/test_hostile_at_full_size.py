@@ -1,6 +1,6 @@
 """Logs that would fill the memory: one clear line each, in bounded memory and time.
 
-Run with ``pytest -m slow``. What is written to the pipe is made on the way; nothing lies on the disk.
+Run with ``pytest -m slow``. What is written to the pipe is made on the way and never on the disk.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def zstd_of_one_byte(byte: bytes, gibi: int, *, window: int) -> bytes:
 
 
 LINE = ": expected lines of at most 16 MiB, found a longer one"
-BOMB = ": expected beyond 256 MiB at most 250 bytes for each packed one"
+BOMB = ": expected beyond 128 MiB at most 250 bytes for each packed one"
 ROWS = b"".join(b"u%d,i%d,%d\n" % (n, n, n) for n in range(16)) * (1 << 15)
 
 LOGS: dict[str, tuple[Iterable[bytes], str]] = {
@@ -105,14 +105,14 @@ LOGS: dict[str, tuple[Iterable[bytes], str]] = {
     ),
     "zstd with a window of 1 TiB": (
         [zstd_of_one_byte(b"\n", 10, window=0xF0)],
-        ": the zstd data is damaged: Specified window_size is too big",
+        ": expected zstd with a window of at most 100 MiB, found 1048576 MiB",
     ),
     "gzip with a name of 1 GB": (
         chain([b"\x1f\x8b\x08\x08" + bytes(6)], times(1000, b"x" * MEBI)),
         ": gzip header field too long",
     ),
-    "zstd that skips 4 GB": (
-        chain([b"\x50\x2a\x4d\x18\xff\xff\xff\xff"], times(4096, bytes(MEBI))),
+    "zstd that skips more than there is": (
+        chain([b"\x50\x2a\x4d\x18\xff\xff\xff\xff"], times(400, bytes(MEBI))),
         ": the compressed data ends too early",
     ),
     "a million stray quotes": (

@@ -24,8 +24,11 @@ use crate::ingest::source::Source;
 use crate::ingest::table::TableReader;
 use crate::ingest::time::{Time, TimeColumn, TimeStyle, TimeUnit, UnitWatch, parse, style_of};
 
-/// All entrances by their names.
-pub const TARGETS: [(&str, fn(&[u8])); 10] = [
+/// An entrance and its name.
+pub type Target = (&'static str, fn(&[u8]));
+
+/// All entrances.
+pub const TARGETS: [Target; 10] = [
     ("table", table),
     ("quoted", quoted),
     ("json", json),
@@ -312,15 +315,16 @@ pub fn time(data: &[u8]) {
     for style in [TimeStyle::Number, TimeStyle::Date, TimeStyle::Nanos] {
         let times: Vec<Time> = fields.iter().filter_map(|field| parse(field, style)).collect();
         let (mut whole, mut seen) = (TimeColumn::default(), UnitWatch::default());
-        let whole_fits = times.iter().all(|&time| whole.push(time));
+        times.iter().for_each(|&time| whole.push(time));
         let (left, right) = times.split_at(times.len() / 2);
         let mut parts = [left, right].map(|part| {
             let mut column = TimeColumn::default();
-            (part.iter().all(|&time| column.push(time)), column)
+            part.iter().for_each(|&time| column.push(time));
+            column
         });
-        let [(left_fits, left_part), (right_fits, right_part)] = &mut parts;
-        let parts_fit = *left_fits && *right_fits && left_part.append(right_part);
-        assert_eq!(whole_fits, parts_fit);
+        let [left_part, right_part] = &mut parts;
+        let whole_fits = TimeColumn::default().append(&mut whole.clone());
+        assert_eq!(whole_fits, left_part.append(right_part));
         if whole_fits {
             assert_eq!(whole.finish(), std::mem::take(left_part).finish());
         }

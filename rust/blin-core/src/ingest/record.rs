@@ -81,16 +81,10 @@ impl<'a> RecordReader<'a> {
     }
 
     fn explain<'b>(&self, fault: RowFault, field: impl Fn(usize) -> &'b [u8]) -> BadRow {
-        let bad_time = |column: Option<(usize, TimeStyle)>| {
-            let column = column.expect("only a log with times has bad ones");
-            self.bad_time(column, field(column.0))
-        };
         let bad_id = |place| self.bad_value(place, &expected_id(field(place)), field(place));
         match fault {
             RowFault::User => bad_id(self.user),
             RowFault::Item => bad_id(self.item),
-            RowFault::Time => bad_time(self.time),
-            RowFault::TieBreak => bad_time(self.tie_break),
         }
     }
 

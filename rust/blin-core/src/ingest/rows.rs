@@ -178,7 +178,7 @@ pub struct Rows {
 }
 
 impl Rows {
-    /// Appends an interaction; says what is wrong if the ids are not UTF-8 or the time too large.
+    /// Appends an interaction; says whose id is none if one is not.
     #[inline]
     pub fn push(
         &mut self,
@@ -191,13 +191,8 @@ impl Rows {
         self.check_id(item, RowFault::Item)?;
         let user = self.users.word_of(user).ok_or(RowFault::User)?;
         let item = self.items.word_of(item).ok_or(RowFault::Item)?;
-        if time.is_some_and(|time| !self.times.push(time)) {
-            return Err(RowFault::Time);
-        }
-        if tie_break.is_some_and(|time| !self.tie_breaks.push(time)) {
-            self.times.values.pop();
-            return Err(RowFault::TieBreak);
-        }
+        time.into_iter().for_each(|time| self.times.push(time));
+        tie_break.into_iter().for_each(|time| self.tie_breaks.push(time));
         if let Some(Time::Integer(value)) = time {
             self.units.see(value, self.lines);
         }
@@ -250,10 +245,6 @@ pub enum RowFault {
     User,
     /// The item's id is not UTF-8, holds a NUL or is too long.
     Item,
-    /// The time does not fit.
-    Time,
-    /// The time that decides between equal ones does not fit.
-    TieBreak,
 }
 
 /// The rows of a log so far, in the order of its files.

@@ -19,7 +19,7 @@ const BLOCK_BYTES: usize = if cfg!(feature = "fuzzing") { 1 << 10 } else { 1 << 
 pub const MAX_LINE_BYTES: usize = 16 << 20;
 
 /// Up to here any data may unpack.
-const TRUSTED_BYTES: u64 = 256 << 20;
+const TRUSTED_BYTES: u64 = 128 << 20;
 
 /// How many times smaller than its content a file may be beyond [`TRUSTED_BYTES`]. Logs compress
 /// 3 to 60 times; what is packed to fill a disk or a memory, 1000 times and more.

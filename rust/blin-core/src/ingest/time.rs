@@ -198,39 +198,43 @@ impl UnitMix {
 }
 
 /// A column of times under construction: integers as read until something finer turns up.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct TimeColumn {
     /// The times, in nanoseconds if `is_nanos`.
     pub values: Vec<i64>,
     is_nanos: bool,
+    /// Whether an integer does not fit into 64 bits of nanoseconds, which the column needs.
+    is_too_wide: bool,
 }
 
 impl TimeColumn {
-    /// Appends a time; false if it does not fit into 64 bits of nanoseconds.
+    /// Appends a time.
     #[inline]
-    pub fn push(&mut self, time: Time) -> bool {
-        let value = match (time, self.is_nanos) {
-            (Time::Integer(value), false) => Some(value),
-            (Time::Integer(value), true) => to_nanos(value),
-            (Time::Nanos(value), _) => {
-                if !self.make_nanos() {
-                    return false;
-                }
-                Some(value)
+    pub fn push(&mut self, time: Time) {
+        match (time, self.is_nanos) {
+            (Time::Integer(value), false) => self.values.push(value),
+            (Time::Integer(value), true) => {
+                let nanos = self.nanos_of(value);
+                self.values.push(nanos);
             }
-        };
-        value.map(|value| self.values.push(value)).is_some()
+            (Time::Nanos(value), _) => {
+                self.make_nanos();
+                self.values.push(value);
+            }
+        }
     }
 
-    /// Appends a later part of the same column; false if something does not fit.
+    /// Appends a later part of the same column; false if something does not fit into 64 bits of
+    /// nanoseconds, which does not depend on where the parts were cut.
     pub fn append(&mut self, later: &mut Self) -> bool {
-        let fits = match (self.is_nanos, later.is_nanos) {
+        match (self.is_nanos, later.is_nanos) {
             (false, true) => self.make_nanos(),
             (true, false) => later.make_nanos(),
-            _ => true,
-        };
+            _ => {}
+        }
+        self.is_too_wide |= later.is_too_wide;
         self.values.append(&mut later.values);
-        fits
+        !self.is_too_wide
     }
 
     /// Whether the times are nanoseconds.
@@ -241,7 +245,7 @@ impl TimeColumn {
     /// Forgets all times and keeps the memory.
     pub fn clear(&mut self) {
         self.values.clear();
-        self.is_nanos = false;
+        (self.is_nanos, self.is_too_wide) = (false, false);
     }
 
     /// The times in the coarsest unit that is exact, and that unit.
@@ -258,17 +262,20 @@ impl TimeColumn {
         (self.values, unit)
     }
 
-    fn make_nanos(&mut self) -> bool {
-        if self.is_nanos {
-            return true;
+    fn make_nanos(&mut self) {
+        if !self.is_nanos {
+            self.is_nanos = true;
+            let mut values = std::mem::take(&mut self.values);
+            values.iter_mut().for_each(|value| *value = self.nanos_of(*value));
+            self.values = values;
         }
-        self.is_nanos = true;
-        self.values.iter_mut().all(|value| to_nanos(*value).map(|nanos| *value = nanos).is_some())
     }
-}
 
-fn to_nanos(value: i64) -> Option<i64> {
-    value.checked_mul(TimeUnit::of_magnitude(value.unsigned_abs()).nanos())
+    fn nanos_of(&mut self, value: i64) -> i64 {
+        let nanos = value.checked_mul(TimeUnit::of_magnitude(value.unsigned_abs()).nanos());
+        self.is_too_wide |= nanos.is_none();
+        nanos.unwrap_or_default()
+    }
 }
 
 /// Reads one time, or nothing if it is not one.

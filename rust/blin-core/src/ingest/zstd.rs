@@ -89,6 +89,11 @@ impl<R: BufRead> ZstdReader<R> {
 
 /// What stands behind a decoder's failure: an error of the file, its end, or wrong bytes.
 fn explain(error: &FrameDecoderError) -> Error {
+    if let FrameDecoderError::WindowSizeTooBig { requested } = error {
+        let mebi = requested >> 20;
+        let message = format!("expected zstd with a window of at most 100 MiB, found {mebi} MiB");
+        return Error::new(ErrorKind::InvalidData, message);
+    }
     let mut cause: Option<&dyn std::error::Error> = Some(error);
     while let Some(current) = cause {
         if let Some(error) = current.downcast_ref::<Error>() {
