@@ -444,7 +444,7 @@ def _write_array(array: np.ndarray[Any, Any], file: IO[bytes]) -> None:
     """
     header = np.lib.format.header_data_from_array_1_0(array)
     np.lib.format.write_array_header_1_0(file, header)
-    content = memoryview(array).cast("B")
+    content = array.data.cast("B")
     for start in range(0, len(content), _WRITTEN_BYTES):
         file.write(content[start : start + _WRITTEN_BYTES])
         file.flush()
