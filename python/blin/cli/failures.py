@@ -45,11 +45,13 @@ class ReportingGroup(click.Group):
         """Runs the command line and exits with its code."""
         if not standalone_mode:
             return super().main(args, prog_name, standalone_mode=False, **extra)
-        with _sigterm_as_exception():
-            try:
+        try:
+            with _sigterm_as_exception():
                 code = super().main(args, prog_name or "blin", standalone_mode=False, **extra)
-            except click.ClickException as error:
-                code = report(error)
+        except (click.ClickException, KeyboardInterrupt) as error:
+            code = report(error)
+        except click.Abort as error:
+            code = report(error.__cause__ or KeyboardInterrupt())
         sys.exit(code)
 
     def invoke(self, ctx: click.Context) -> Any:

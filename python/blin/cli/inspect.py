@@ -32,6 +32,8 @@ def inspect(log: Path, output: Output, **layout: Any) -> None:
     output.result(found)
     for message in found["skipped_messages"]:
         output.warn(f"cannot be read: {message}")
+    if found["time_warning"] is not None:
+        output.warn(found["time_warning"])
     output.facts(_understood(found))
     if found["columns"]:
         types = ("type",) if "type" in found["columns"][0] else ()

@@ -127,6 +127,8 @@ def show_report(report: PrepareReport, output: Output) -> None:
 
     for message in report.metadata["skipped_messages"]:
         output.warn(f"skipped: {message}")
+    if report.metadata.get("time_warning") is not None:
+        output.warn(report.metadata["time_warning"])
     if report.replaced:
         output.warn(
             f"{report.path} was prepared from {', '.join(report.replaced)} before and is replaced; "

@@ -10,6 +10,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Se
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from io import BytesIO
 from itertools import chain
 from pathlib import Path
 from threading import Event
@@ -62,7 +63,8 @@ def refuse_options_of_text(options: Mapping[str, Any]) -> None:
 
 def _magic(path: Path) -> bytes:
     try:
-        with path.open("rb") as file:
+        # What a pipe gives is gone once it is read.
+        with path.open("rb") if path.is_file() else BytesIO() as file:
             return file.read(len(_ARROW))
     except OSError:
         return b""
@@ -177,6 +179,7 @@ def read_files(
                         f"{path}: expected the columns of the first file, found no "
                         f"{sorted(missing)[0]!r}"
                     )
+                _require_once(log.columns, file.schema.names, path)
                 log.start_file(path)
                 rows = 0
                 with closing(_ahead(file.batches(_BATCH_ROWS, log.columns))) as ahead:
@@ -241,6 +244,7 @@ class _Log:
             spill=self._spill,
         )
         self.columns = [fields[place].name for place in self._reader.places()]
+        _require_once(self.columns, self._schema.names, self._path)
 
     def start_file(self, path: Path) -> None:
         """Names the file whose batches come next."""
@@ -266,6 +270,14 @@ class _Log:
             self.understand([])
         assert self._reader is not None
         return self._reader.finish(sources)
+
+
+def _require_once(columns: Sequence[str], names: Sequence[str], source: str | Path) -> None:
+    twice = next((column for column in columns if names.count(column) > 1), None)
+    if twice is not None:
+        raise DataError(
+            f'{source}: expected one column "{twice}", found {names.count(twice)} of this name'
+        )
 
 
 def _ahead(batches: Iterable[pa.RecordBatch]) -> Generator[pa.RecordBatch, None, None]:

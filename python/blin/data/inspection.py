@@ -87,6 +87,7 @@ def inspect(log: str | Path, **options: Any) -> dict[str, Any]:
         "rows_without_item": found["rows_without_item"],
         "skipped_messages": found["skipped_messages"],
         "time": time_range(found["time"]),
+        "time_warning": found["time_warning"],
     }
 
 

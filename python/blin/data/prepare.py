@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import sys
 import time
@@ -50,6 +51,8 @@ _FORMATS = {
     ".feather",
 }
 _SUFFIXES = _COMPRESSIONS | _FORMATS
+_WRITTEN_BYTES = 32 << 20
+_WRITTEN_ROWS = 1 << 20
 _PEAK = re.compile(r"VmHWM:\s+(\d+) kB")
 _NUMBERS = re.compile(r"(?<=\[)\n[-+.\de,\s]+\n\s*(?=\])")
 _SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
@@ -379,6 +382,7 @@ def _metadata(name: str, result: Mapping[str, Any], options: Mapping[str, Any]) 
         "skipped_messages": report["skipped_messages"],
         "k_core_rounds": [report["before_k_core"], *report["k_core_rounds"]],
         "time": time_range(report["time"]),
+        "time_warning": report["time_warning"],
         "split": {"rule": options["split"], **_cuts(report), **_parts_of_split(result)},
         "fingerprint": report["fingerprint"],
         "blin_version": version("blin-rec"),
@@ -427,14 +431,29 @@ def _write_arrays(write: Write, result: Mapping[str, Any]) -> None:
     counts = {"user": np.diff(result["offsets"]), "item": result["item_counts"]}
     for side, count in counts.items():
         table = pa.table({"id": _string_array(*result[f"{side}_ids"]), "count": count})
-        write(f"{side}s.parquet", partial(pq.write_table, table, compression="zstd"))
+        write(f"{side}s.parquet", partial(_write_table, table))
+
+
+def _write_table(table: pa.Table, file: IO[bytes]) -> None:
+    """Writes Parquet in pieces, between which Ctrl-C is heard."""
+    with pq.ParquetWriter(file, table.schema, compression="zstd") as writer:
+        for start in range(0, len(table), _WRITTEN_ROWS):
+            writer.write_table(table[start : start + _WRITTEN_ROWS])
 
 
 def _write_array(array: np.ndarray[Any, Any], file: IO[bytes]) -> None:
-    """Writes the .npy format; unlike ``np.save`` it tells a full disk from other failures."""
+    """Writes the .npy format in pieces, between which Ctrl-C is heard.
+
+    Each piece is brought to the disk, so that no later one waits long for it. Unlike ``np.save``
+    this tells a full disk from other failures.
+    """
     header = np.lib.format.header_data_from_array_1_0(array)
     np.lib.format.write_array_header_1_0(file, header)
-    file.write(array.data)
+    content = array.data.cast("B")
+    for start in range(0, len(content), _WRITTEN_BYTES):
+        file.write(content[start : start + _WRITTEN_BYTES])
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _string_array(

@@ -79,6 +79,8 @@ pub struct Report {
     pub rows_duplicate: u64,
     /// What was wrong with the first rows that were skipped.
     pub messages: Vec<String>,
+    /// What is odd about the times, if anything.
+    pub warning: Option<String>,
     /// What there was before the k-core filter.
     pub before: Counts,
     /// What was left after each of its rounds.
@@ -186,6 +188,7 @@ impl Preparation<'_> {
             rows: log.rows,
             rows_duplicate,
             messages: log.messages,
+            warning: log.warning,
             before: core.before,
             rounds: core.rounds,
             counts: Counts {

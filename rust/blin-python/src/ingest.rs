@@ -1,7 +1,10 @@
 //! Logs: paths and options in, arrays and a report out.
 
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{RecvTimeoutError, sync_channel};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use blin_core::error::Error;
 use blin_core::ingest::columnar::{Column, ColumnarLog, Values};
@@ -12,7 +15,7 @@ use blin_core::prepared::{
     PrepareOptions, Prepared, Report, RowCounts, SequenceFiles, TimeRange, prepare, prepare_log,
     thread_pool,
 };
-use blin_core::progress::Progress;
+use blin_core::progress::{Hook, Progress};
 use blin_core::spill::MemoryLimit;
 use blin_core::split::{Moment, Split};
 use blin_core::vocabulary::Vocabulary;
@@ -56,15 +59,11 @@ pub fn inspect_log<'py>(
         min_rating,
         ..LogOptions::default()
     };
-    let mut caller = Caller { on_progress: None, last_asked: Instant::now(), raised: None };
-    let outcome = py.detach(|| {
+    let inspection = supervise(py, None, move |hook| {
         let pool = thread_pool(None)?;
-        ingest::inspect(&path, &options, &pool, &mut |progress| caller.ask(progress))
-    });
-    match (caller.raised, outcome) {
-        (Some(exception), _) => Err(Failure::Python(exception)),
-        (None, outcome) => Ok(inspection_dict(py, &outcome?)?),
-    }
+        ingest::inspect(&path, &options, &pool, hook)
+    })?;
+    Ok(inspection_dict(py, &inspection)?)
 }
 
 /// Bytes of memory for everything, bytes of these that are taken, and where rows beyond go.
@@ -128,12 +127,9 @@ pub fn read_log<'py>(
         memory: spill.map(memory_limit),
         threads,
     };
-    let mut caller = Caller { on_progress, last_asked: Instant::now(), raised: None };
-    let outcome = py.detach(|| prepare(&paths, &options, &mut |progress| caller.ask(progress)));
-    match (caller.raised, outcome) {
-        (Some(exception), _) => Err(Failure::Python(exception)),
-        (None, outcome) => Ok(prepared_dict(py, outcome?)?),
-    }
+    let prepared =
+        supervise(py, on_progress.as_ref(), move |hook| prepare(&paths, &options, hook))?;
+    Ok(prepared_dict(py, prepared)?)
 }
 
 /// The options of `preprocess`, as a dict.
@@ -247,6 +243,7 @@ impl ColumnReader {
         result.set_item("layout", layout_dict(py, &log.layout)?)?;
         set_rows(&result, log.rows)?;
         result.set_item("skipped_messages", &log.messages)?;
+        result.set_item("time_warning", &log.warning)?;
         result.set_item("time", time_dict(py, TimeRange::of(times, log.time_unit))?)?;
         Ok(result)
     }
@@ -260,14 +257,10 @@ impl ColumnReader {
         let summary = |(path, sha256, bytes)| SourceSummary { path, bytes, sha256 };
         let sources = sources.into_iter().map(summary).collect();
         let log = self.log.take().ok_or_else(finished)?;
-        let mut caller = Caller { on_progress: None, last_asked: Instant::now(), raised: None };
-        let outcome = py.detach(|| {
-            prepare_log(log.finish(sources)?, &self.options, &mut |progress| caller.ask(progress))
-        });
-        match (caller.raised, outcome) {
-            (Some(exception), _) => Err(Failure::Python(exception)),
-            (None, outcome) => Ok(prepared_dict(py, outcome?)?),
-        }
+        let options = self.options.clone();
+        let prepared =
+            supervise(py, None, move |hook| prepare_log(log.finish(sources)?, &options, hook))?;
+        Ok(prepared_dict(py, prepared)?)
     }
 }
 
@@ -306,31 +299,56 @@ fn split_of(rule: &str, valid_from: Option<&str>, test_from: Option<&str>) -> Re
     }
 }
 
-/// The thread that called from Python, asked from time to time while the core works.
-struct Caller {
-    on_progress: Option<Py<PyAny>>,
-    last_asked: Instant,
-    raised: Option<PyErr>,
+/// What a thread that works and the one that waits for it tell each other.
+#[derive(Default)]
+struct Supervision {
+    done: AtomicU64,
+    total: AtomicU64,
+    stop: AtomicBool,
 }
 
-impl Caller {
-    /// Reports progress and lets pending signals, such as Ctrl-C, raise their exception.
-    fn ask(&mut self, progress: Progress) -> blin_core::error::Result<()> {
-        if self.last_asked.elapsed() < PATIENCE {
-            return Ok(());
-        }
-        self.last_asked = Instant::now();
-        let answer = Python::attach(|py| {
-            py.check_signals()?;
-            if let Some(on_progress) = &self.on_progress {
-                on_progress.call1(py, (progress.done, progress.total))?;
+impl Supervision {
+    fn report(&self, progress: Progress) -> blin_core::error::Result<()> {
+        self.done.store(progress.done, Ordering::Relaxed);
+        self.total.store(progress.total, Ordering::Relaxed);
+        if self.stop.load(Ordering::Relaxed) { Err(Error::Interrupted) } else { Ok(()) }
+    }
+}
+
+/// Works on another thread. The calling one reports progress and lets pending signals, such as
+/// Ctrl-C, raise their exception, also while a file gives nothing or a long step asks nobody; the
+/// work then ends as soon as it can, and nobody waits for it.
+fn supervise<T: Send + 'static>(
+    py: Python<'_>,
+    on_progress: Option<&Py<PyAny>>,
+    work: impl FnOnce(&mut Hook) -> blin_core::error::Result<T> + Send + 'static,
+) -> Result<T> {
+    let supervision = Arc::new(Supervision::default());
+    let (sender, outcome) = sync_channel(1);
+    let outcome = Mutex::new(outcome);
+    let shared = Arc::clone(&supervision);
+    let worker = std::thread::spawn(move || {
+        // Nobody listens any more after an interruption.
+        let _ = sender.send(work(&mut |progress| shared.report(progress)));
+    });
+    let receive = || outcome.lock().expect("only this thread locks it").recv_timeout(PATIENCE);
+    loop {
+        match py.detach(receive) {
+            Ok(result) => return Ok(result?),
+            Err(RecvTimeoutError::Timeout) => {
+                let asked = py.check_signals().and_then(|()| {
+                    let Some(on_progress) = on_progress else { return Ok(()) };
+                    let [done, total] = [&supervision.done, &supervision.total]
+                        .map(|count| count.load(Ordering::Relaxed));
+                    on_progress.call1(py, (done, total)).map(drop)
+                });
+                asked.inspect_err(|_| supervision.stop.store(true, Ordering::Relaxed))?;
             }
-            Ok(())
-        });
-        answer.map_err(|exception| {
-            self.raised = Some(exception);
-            Error::Interrupted
-        })
+            Err(RecvTimeoutError::Disconnected) => match worker.join() {
+                Err(panic) => std::panic::resume_unwind(panic),
+                Ok(()) => unreachable!("a thread that does not panic sends its outcome"),
+            },
+        }
     }
 }
 
@@ -376,6 +394,7 @@ fn report_dict<'py>(py: Python<'py>, report: &Report) -> PyResult<Bound<'py, PyD
     set_rows(&result, report.rows)?;
     result.set_item("rows_duplicate", report.rows_duplicate)?;
     result.set_item("skipped_messages", &report.messages)?;
+    result.set_item("time_warning", &report.warning)?;
     result.set_item("before_k_core", counts_dict(py, report.before)?)?;
     let rounds: PyResult<Vec<_>> =
         report.rounds.iter().map(|&round| counts_dict(py, round)).collect();
@@ -402,6 +421,7 @@ fn inspection_dict<'py>(py: Python<'py>, inspection: &Inspection) -> PyResult<Bo
     result.set_item("bytes_used", inspection.bytes_used)?;
     set_rows(&result, inspection.rows)?;
     result.set_item("skipped_messages", &inspection.messages)?;
+    result.set_item("time_warning", &inspection.warning)?;
     result.set_item("time", time_dict(py, inspection.time)?)?;
     Ok(result)
 }

@@ -182,6 +182,7 @@ impl ColumnarLog {
             return Err(Error::log(&path, "interactions", "no rows"));
         }
         let (rows, messages) = (table.counts, std::mem::take(&mut table.messages));
+        let warning = table.warning();
         let Finished { rows: interactions, time_unit, user_ids, item_ids } =
             table.finish(&path, &layout)?;
         Ok(Log {
@@ -194,6 +195,7 @@ impl ColumnarLog {
             sources,
             rows,
             messages,
+            warning,
         })
     }
 }
@@ -209,6 +211,12 @@ struct Batch<'a> {
 impl Batch<'_> {
     fn read(&self, range: Range<usize>, rows: &mut Rows) {
         rows.clear();
+        for column in self.columns {
+            if let Values::Text(bytes, offsets) = column.values {
+                let (start, end) = (offsets[range.start], offsets[range.end]);
+                rows.look_for_nul(&bytes[start as usize..end as usize]);
+            }
+        }
         let integers = self.integers();
         for row in range {
             rows.lines += 1;
@@ -277,7 +285,8 @@ impl Integers<'_> {
             let (times, is_nanos) = column?;
             Some(if is_nanos { Time::Nanos(times[row]) } else { Time::Integer(times[row]) })
         };
-        rows.push_integers(user, item, time(self.times), time(self.tie_breaks)).is_ok()
+        rows.push_integers(user, item, time(self.times), time(self.tie_breaks));
+        true
     }
 }
 

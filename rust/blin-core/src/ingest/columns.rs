@@ -4,7 +4,14 @@ use std::path::Path;
 
 use crate::error::{Error, Result};
 use crate::ingest::LogOptions;
+use crate::ingest::record::shown;
 use crate::ingest::time::{Time, TimeStyle, parse, style_of};
+
+/// Characters of a column's name that tell its role.
+const COMPARED: usize = 256;
+
+/// How many columns a message names.
+const LISTED: usize = 30;
 
 /// What a column can be to us.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -355,7 +362,8 @@ pub(super) fn is_header(first: &Record, rows: &[Record]) -> bool {
 /// A name in lower case, without punctuation and without the type that RecBole appends to it.
 fn plain(name: &str) -> String {
     let name = type_suffix(name).map_or(name, |suffix| &name[..name.len() - suffix.len()]);
-    name.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect()
+    let letters = name.chars().take(COMPARED).filter(|c| c.is_alphanumeric());
+    letters.flat_map(char::to_lowercase).collect()
 }
 
 fn type_suffix(name: &str) -> Option<&'static str> {
@@ -367,5 +375,8 @@ pub(super) fn text(field: &[u8]) -> String {
 }
 
 fn list(names: &[String]) -> String {
-    names.iter().map(|name| format!("\"{name}\"")).collect::<Vec<_>>().join(", ")
+    let listed = names.iter().take(LISTED).map(|name| format!("\"{}\"", shown(name)));
+    let more = names.len().saturating_sub(LISTED);
+    let rest = (more > 0).then(|| format!("{more} more"));
+    listed.chain(rest).collect::<Vec<_>>().join(", ")
 }

@@ -3,12 +3,13 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use rustc_hash::FxHashMap;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use crate::ingest::LogOptions;
-use crate::ingest::layout::Layout;
-use crate::ingest::record::{RecordReader, quote};
+use crate::ingest::layout::{Layout, MAX_COLUMNS};
+use crate::ingest::record::{RecordReader, quote, shown};
 use crate::ingest::rows::{BadRow, OnBadRow, Rows};
 
 /// A reader of JSON lines.
@@ -53,7 +54,11 @@ impl<'a> JsonReader<'a> {
         let mut fields = Vec::with_capacity(values.len());
         for (&place, value) in self.places.iter().zip(&values) {
             let value = value.ok_or_else(|| self.bad_value(place, "no such key".to_owned()))?;
-            fields.push(text_of(value).map_err(|found| self.bad_value(place, found))?);
+            let field = text_of(value).map_err(|found| self.bad_value(place, found))?;
+            if let Cow::Owned(unescaped) = &field {
+                rows.look_for_nul(unescaped.as_bytes());
+            }
+            fields.push(field);
         }
         let column = |place| self.places.iter().position(|&known| known == place);
         self.record.take(|place| fields[column(place).expect("it is looked at")].as_bytes(), rows)
@@ -61,13 +66,14 @@ impl<'a> JsonReader<'a> {
 
     #[cold]
     fn bad_value(&self, place: usize, found: String) -> BadRow {
-        let column = Some(self.layout.columns[place].clone());
+        let column = Some(shown(&self.layout.columns[place]));
         BadRow { column, expected: "text or a number".to_owned(), found }
     }
 }
 
 /// The first objects of a file as a table: the keys in order of appearance, and rows of their
-/// values, empty where a key is missing or holds neither text nor a number.
+/// values, empty where a key is missing or holds neither text nor a number. Of keys beyond
+/// [`MAX_COLUMNS`] one is given, which tells that there are more.
 pub fn sample(lines: &[u8], limit: usize) -> (Vec<String>, Vec<Vec<Vec<u8>>>) {
     let objects: Vec<Vec<(String, Vec<u8>)>> = lines
         .split(|&byte| byte == b'\n')
@@ -77,18 +83,26 @@ pub fn sample(lines: &[u8], limit: usize) -> (Vec<String>, Vec<Vec<Vec<u8>>>) {
         .filter_map(|line| parse(line, Everything).ok())
         .collect();
     let mut keys: Vec<String> = Vec::new();
+    let mut place_of_key: FxHashMap<&str, usize> = FxHashMap::default();
     for (key, _) in objects.iter().flatten() {
-        if !keys.contains(key) {
-            keys.push(key.clone());
+        if keys.len() > MAX_COLUMNS {
+            break;
         }
+        place_of_key.entry(key).or_insert_with(|| {
+            keys.push(key.clone());
+            keys.len() - 1
+        });
     }
-    let value = |object: &[(String, Vec<u8>)], key: &String| {
-        object.iter().rev().find(|(name, _)| name == key).map(|(_, value)| value.clone())
+    let row_of = |object: &Vec<(String, Vec<u8>)>| {
+        let mut row = vec![Vec::new(); keys.len()];
+        for (key, value) in object {
+            if let Some(&place) = place_of_key.get(key.as_str()) {
+                row[place].clone_from(value);
+            }
+        }
+        row
     };
-    let rows = objects
-        .iter()
-        .map(|object| keys.iter().map(|key| value(object, key).unwrap_or_default()).collect())
-        .collect();
+    let rows = objects.iter().map(row_of).collect();
     (keys, rows)
 }
 

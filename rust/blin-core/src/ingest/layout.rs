@@ -7,6 +7,7 @@ use crate::error::{Error, Result};
 use crate::ingest::LogOptions;
 use crate::ingest::columns::{self, Places, Role, text};
 use crate::ingest::json;
+use crate::ingest::quoted::Splitter;
 use crate::ingest::time::{TimeStyle, style_of};
 
 /// Records that are shown of a log.
@@ -14,6 +15,9 @@ const SHOWN: usize = 3;
 
 /// Lines that are looked at.
 const SAMPLE: usize = 200;
+
+/// The most columns of a table, and keys in the first lines of JSON.
+pub const MAX_COLUMNS: usize = 10_000;
 
 /// Bytes that are looked at, unless one line is longer.
 const SAMPLE_BYTES: usize = 128 << 10;
@@ -89,6 +93,7 @@ impl Layout {
         if head.trim_ascii().is_empty() {
             return Err(Error::log(path, "interactions", "an empty file"));
         }
+        refuse_other_text(path, head)?;
         if is_json(path, head, options)? {
             return Self::json_lines(path, head, options);
         }
@@ -171,6 +176,10 @@ impl Layout {
             let found = "none in the first lines";
             return Err(Error::log(path, "JSON lines, one object on each", found));
         }
+        if columns.len() > MAX_COLUMNS {
+            let expected = format!("objects of at most {MAX_COLUMNS} keys");
+            return Err(Error::log(path, expected, "more in the first lines"));
+        }
         let places = columns::find(path, &columns, true, &rows, options)?;
         let [time_style, tie_break_style] =
             [Role::Time, Role::TieBreak].map(|role| time_style(role, &places, &rows));
@@ -193,6 +202,10 @@ impl Layout {
     fn table(path: &Path, head: &[u8], delimiter: String, options: &LogOptions) -> Result<Self> {
         let Sample { mut rows, first_bytes } = Sample::new(head, &delimiter);
         let first = rows.remove(0);
+        if first.len() > MAX_COLUMNS {
+            let expected = format!("at most {MAX_COLUMNS} columns separated by {delimiter:?}");
+            return Err(Error::log(path, expected, "more in the first line"));
+        }
         let has_header = options.header.unwrap_or_else(|| columns::is_header(&first, &rows));
         let names: Vec<String> = if has_header {
             first.iter().map(|field| text(field)).collect()
@@ -227,6 +240,22 @@ pub(super) fn time_style(role: Role, places: &Places, rows: &[Vec<Vec<u8>>]) -> 
     Some(first_time.unwrap_or(TimeStyle::Number))
 }
 
+/// Refuses what would otherwise be text on one endless line, or text with a NUL beside each letter.
+fn refuse_other_text(path: &Path, head: &[u8]) -> Result<()> {
+    let head = &head[..head.len().min(SAMPLE_BYTES)];
+    let nuls = memchr::memchr_iter(0, head).count();
+    if nuls * 10 > head.len() {
+        let found = "NUL bytes, as UTF-16 and binary files have them";
+        return Err(Error::log(path, "text in UTF-8", found));
+    }
+    let returns = memchr::memchr_iter(b'\r', head).count();
+    let newlines = memchr::memchr_iter(b'\n', head).count();
+    if returns > 1 && newlines <= 1 {
+        return Err(Error::log(path, "lines that end with a newline", "carriage returns only"));
+    }
+    Ok(())
+}
+
 /// Whether a log is JSON lines, by the option or by its first characters; what is JSON and not
 /// lines of it is refused.
 fn is_json(path: &Path, head: &[u8], options: &LogOptions) -> Result<bool> {
@@ -248,7 +277,7 @@ fn sample_of(head: &[u8]) -> &[u8] {
     let short = &head[..head.len().min(SAMPLE_BYTES)];
     match memchr::memrchr(b'\n', short) {
         Some(newline) => &head[..=newline],
-        None => head,
+        None => &head[..memchr::memchr(b'\n', head).map_or(head.len(), |newline| newline + 1)],
     }
 }
 
@@ -304,6 +333,9 @@ fn best_for_table(path: &Path, head: &[u8]) -> Result<String> {
 fn is_spaced_table(head: &[u8]) -> bool {
     let sample = Sample::new(head, " ");
     let (first, others) = (&sample.rows[0], &sample.rows[1..]);
+    if first.len() > MAX_COLUMNS {
+        return false;
+    }
     if columns::is_header(first, others) {
         return true;
     }
@@ -339,23 +371,17 @@ impl Sample {
     }
 
     fn quoted(head: &[u8], delimiter: u8) -> Self {
-        let mut reader = csv_core::ReaderBuilder::new().delimiter(delimiter).build();
-        let (mut fields, mut ends) = (vec![0; head.len()], vec![0; head.len() + 1]);
+        let mut splitter = Splitter::new(delimiter);
         let (mut rows, mut position, mut first_bytes) = (Vec::new(), 0, 0);
-        while rows.len() < SAMPLE {
-            let (result, read, _, num_fields) =
-                reader.read_record(&head[position..], &mut fields, &mut ends);
-            position += read;
-            if !matches!(result, csv_core::ReadRecordResult::Record) {
-                break;
+        while rows.len() < SAMPLE && position < head.len() {
+            let rest = &head[position..];
+            let Some(len) = splitter.split(rest) else { break };
+            position += len;
+            let is_blank = splitter.fields().len() == 1 && rest[..len].trim_ascii().is_empty();
+            if is_blank {
+                continue;
             }
-            let starts = std::iter::once(&0).chain(&ends);
-            rows.push(
-                starts
-                    .zip(&ends[..num_fields])
-                    .map(|(&start, &end)| fields[start..end].to_vec())
-                    .collect(),
-            );
+            rows.push(splitter.fields().take(MAX_COLUMNS + 1).map(<[u8]>::to_vec).collect());
             if rows.len() == 1 {
                 first_bytes = position;
             }
@@ -388,7 +414,7 @@ impl Sample {
 fn split(line: &[u8], delimiter: &[u8]) -> Vec<Vec<u8>> {
     let mut fields = Vec::new();
     let mut start = 0;
-    for end in memchr::memmem::find_iter(line, delimiter) {
+    for end in memchr::memmem::find_iter(line, delimiter).take(MAX_COLUMNS) {
         fields.push(line[start..end].to_vec());
         start = end + delimiter.len();
     }

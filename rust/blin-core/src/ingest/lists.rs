@@ -1,6 +1,7 @@
 //! Sequence files: one user per line, `user item item …`, oldest first.
 
-use crate::ingest::rows::{BadRow, OnBadRow, RowFault, Rows, is_missing_user};
+use crate::ingest::record::quote;
+use crate::ingest::rows::{BadRow, OnBadRow, RowFault, Rows, expected_id, is_missing_user};
 
 /// A reader of sequence files.
 pub struct ListReader<'a> {
@@ -16,6 +17,7 @@ impl<'a> ListReader<'a> {
 
     /// Reads a block of whole lines.
     pub fn read_block(&self, block: &[u8], rows: &mut Rows) {
+        rows.look_for_nul(block);
         for line in block.split_inclusive(|&byte| byte == b'\n') {
             rows.lines += 1;
             let line = line.trim_ascii_end();
@@ -74,9 +76,9 @@ fn push_fields<'a>(
             rows.counts.without_user += 1;
             continue;
         }
-        rows.push(user, item, None, None).map_err(|fault| match fault {
-            RowFault::User => bad("a user in UTF-8", "other bytes"),
-            _ => bad("items in UTF-8", "other bytes"),
+        rows.push(user, item, None, None).map_err(|fault| {
+            let (role, id) = if fault == RowFault::User { ("user", user) } else { ("item", item) };
+            bad(&format!("{role}s that are {}", expected_id(id)), &quote(id))
         })?;
     }
     Ok(())

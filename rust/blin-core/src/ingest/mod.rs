@@ -6,6 +6,8 @@
 
 pub mod columnar;
 mod columns;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 mod json;
 pub mod layout;
 mod lists;

@@ -46,6 +46,8 @@ pub struct Log {
     pub rows: RowCounts,
     /// What was wrong with the first rows that were skipped.
     pub messages: Vec<String>,
+    /// What is odd about the times, if anything.
+    pub warning: Option<String>,
 }
 
 /// Reads the parts of a log, in this order, on the current rayon pool.
@@ -59,35 +61,62 @@ pub fn read(
     pool: &rayon::ThreadPool,
     hook: &mut Hook,
 ) -> Result<Log> {
-    let bytes_read = Arc::new(AtomicU64::new(0));
     let total = total_bytes(paths)?;
+    let open = |path: &Path, bytes_read| Source::open(path, bytes_read);
+    read_from(paths, open, options, limit, pool, &mut |done| hook(Progress { done, total }))
+}
+
+/// Reads the parts of a log from what `open` makes of their paths; `hook` is told the bytes read.
+pub(super) fn read_from(
+    paths: &[PathBuf],
+    open: impl Fn(&Path, Arc<AtomicU64>) -> Result<Source>,
+    options: &LogOptions,
+    limit: Option<&MemoryLimit>,
+    pool: &rayon::ThreadPool,
+    hook: &mut dyn FnMut(u64) -> Result<()>,
+) -> Result<Log> {
+    let bytes_read = Arc::new(AtomicU64::new(0));
     let counter = Arc::clone(&bytes_read);
-    let mut report = move || hook(Progress { done: counter.load(Ordering::Relaxed), total });
-    let (first, layout) = sniff_parts(paths, options)?;
+    let mut report = move || hook(counter.load(Ordering::Relaxed));
+    let mut understood: Option<(&Path, Layout)> = None;
     let mut table = Table::new(limit);
     let most = 2 * pool.current_num_threads();
     let batch = limit.map_or(most, |limit| limit.blocks_together(most));
     let mut sources = Vec::with_capacity(paths.len());
-    for path in paths {
-        let source = Source::open(path, Arc::clone(&bytes_read))?;
-        let job = FileJob { path, layout: &layout, options, pool, batch, is_whole: true };
-        sources.push(job.run(source, &mut table, &mut report)?.finish());
+    for (number, path) in paths.iter().enumerate() {
+        let mut source = open(path, Arc::clone(&bytes_read))?;
+        if understood.is_none() && (!source.is_blank()? || number + 1 == paths.len()) {
+            understood = Some((path, Layout::sniff(path, source.peek()?, options)?));
+        }
+        if let Some((_, layout)) = &understood {
+            let job = FileJob { path, layout, options, pool, batch, is_whole: true };
+            source = job.run(source, &mut table, &mut report)?;
+        }
+        sources.push(source.finish());
     }
+    let (first, layout) =
+        understood.ok_or_else(|| Error::argument("paths", "at least one file", ""))?;
     let rows = table.counts;
     if rows.read == 0 {
         let found = if layout.has_header { "a header and no rows" } else { "no rows" };
         return Err(Error::log(first, "interactions", found));
     }
-    let messages = std::mem::take(&mut table.messages);
+    let (messages, warning) = (std::mem::take(&mut table.messages), table.warning());
     let Finished { rows: interactions, time_unit, user_ids, item_ids } =
         table.finish(first, &layout)?;
     let path = first.to_owned();
-    Ok(Log { path, interactions, user_ids, item_ids, layout, time_unit, sources, rows, messages })
-}
-
-fn sniff(path: &Path, options: &LogOptions) -> Result<Layout> {
-    let head = Source::open(path, Arc::default())?.next_block()?.unwrap_or_default();
-    Layout::sniff(path, &head, options)
+    Ok(Log {
+        path,
+        interactions,
+        user_ids,
+        item_ids,
+        layout,
+        time_unit,
+        sources,
+        rows,
+        messages,
+        warning,
+    })
 }
 
 /// Blocks that are read of a log that is only inspected.
@@ -110,6 +139,8 @@ pub struct Inspection {
     pub rows: RowCounts,
     /// What is wrong with the first of those that cannot be read.
     pub messages: Vec<String>,
+    /// What is odd about the times that were looked at, if anything.
+    pub warning: Option<String>,
     /// The unit, the oldest and the newest of the times that were looked at.
     pub time: Option<TimeRange>,
 }
@@ -122,34 +153,21 @@ pub fn inspect(
     hook: &mut Hook,
 ) -> Result<Inspection> {
     let bytes = total_bytes(&[path.to_owned()])?;
-    let head = Source::open(path, Arc::default())?.next_block()?.unwrap_or_default();
-    let layout = Layout::sniff(path, &head, options)?;
-    let sample = layout.sample(&head);
+    let mut source = Source::open(path, Arc::default())?.limit(INSPECTED_BLOCKS);
+    let layout = Layout::sniff(path, source.peek()?, options)?;
+    let sample = layout.sample(source.peek()?);
     let options = LogOptions { on_bad_row: OnBadRow::Skip, ..options.clone() };
     let batch = 2 * pool.current_num_threads();
     let job = FileJob { path, layout: &layout, options: &options, pool, batch, is_whole: false };
     let mut table = Table::default();
     let mut report = || hook(Progress { done: 0, total: bytes });
-    let source = Source::open(path, Arc::default())?.limit(INSPECTED_BLOCKS);
     let source = job.run(source, &mut table, &mut report)?;
     let (rows, messages) = (table.counts, std::mem::take(&mut table.messages));
+    let warning = table.warning();
     let Finished { rows: interactions, time_unit, .. } = table.finish(path, &layout)?;
     let time = TimeRange::of(interactions.in_memory().timestamps.as_deref(), time_unit);
     let (compression, bytes_used) = (source.compression(), source.bytes_used());
-    Ok(Inspection { layout, sample, compression, bytes, bytes_used, rows, messages, time })
-}
-
-/// Recognises the layout by the first part that holds something.
-fn sniff_parts<'a>(paths: &'a [PathBuf], options: &LogOptions) -> Result<(&'a Path, Layout)> {
-    let (last, others) =
-        paths.split_last().ok_or_else(|| Error::argument("paths", "at least one file", ""))?;
-    for path in others {
-        let head = Source::open(path, Arc::default())?.next_block()?.unwrap_or_default();
-        if !head.trim_ascii().is_empty() {
-            return Ok((path, Layout::sniff(path, &head, options)?));
-        }
-    }
-    Ok((last, sniff(last, options)?))
+    Ok(Inspection { layout, sample, compression, bytes, bytes_used, rows, messages, warning, time })
 }
 
 fn total_bytes(paths: &[PathBuf]) -> Result<u64> {
@@ -262,7 +280,7 @@ impl FileJob<'_> {
         while !slots.is_empty() {
             for slot in slots.iter() {
                 rows.clear();
-                quoted.read_block(self.path, &slot.block[slot.start..], &mut rows)?;
+                quoted.read_block(&slot.block[slot.start..], &mut rows);
                 self.append_rows(&mut rows, table)?;
             }
             slots.clear();
@@ -270,7 +288,7 @@ impl FileJob<'_> {
         }
         rows.clear();
         if self.is_whole {
-            quoted.finish(self.path, &mut rows)?;
+            quoted.finish(&mut rows);
         }
         self.append_rows(&mut rows, table)
     }

@@ -3,7 +3,7 @@
 use crate::ingest::LogOptions;
 use crate::ingest::columns::Role;
 use crate::ingest::layout::Layout;
-use crate::ingest::rows::{BadRow, RowFault, Rows, is_missing_user};
+use crate::ingest::rows::{BadRow, RowFault, Rows, expected_id, is_missing_user};
 use crate::ingest::time::{EXPECTED_DATE, EXPECTED_NUMBER, Time, TimeStyle, parse};
 
 /// Longest piece of a field that a message repeats.
@@ -87,15 +87,10 @@ impl<'a> RecordReader<'a> {
     }
 
     fn explain<'b>(&self, fault: RowFault, field: impl Fn(usize) -> &'b [u8]) -> BadRow {
-        let bad_time = |column: Option<(usize, TimeStyle)>| {
-            let column = column.expect("only a log with times has bad ones");
-            self.bad_time(column, field(column.0))
-        };
+        let bad_id = |place| self.bad_value(place, &expected_id(field(place)), field(place));
         match fault {
-            RowFault::User => self.bad_value(self.user, "text in UTF-8", field(self.user)),
-            RowFault::Item => self.bad_value(self.item, "text in UTF-8", field(self.item)),
-            RowFault::Time => bad_time(self.time),
-            RowFault::TieBreak => bad_time(self.tie_break),
+            RowFault::User => bad_id(self.user),
+            RowFault::Item => bad_id(self.item),
         }
     }
 
@@ -109,7 +104,7 @@ impl<'a> RecordReader<'a> {
     #[cold]
     pub fn bad_value(&self, place: usize, expected: &str, value: &[u8]) -> BadRow {
         BadRow {
-            column: Some(self.layout.columns[place].clone()),
+            column: Some(shown(&self.layout.columns[place])),
             expected: expected.to_owned(),
             found: quote(value),
         }
@@ -128,7 +123,18 @@ pub fn quote(field: &[u8]) -> String {
         return "nothing".to_owned();
     }
     let text = String::from_utf8_lossy(&field[..field.len().min(4 * QUOTED_CHARS)]);
+    format!("{:?}", shorten(&text, field.len()))
+}
+
+/// A column's name for a message that puts it in quotes: on one line and not too long.
+pub fn shown(name: &str) -> String {
+    let quoted = format!("{:?}", shorten(name, name.len()));
+    quoted[1..quoted.len() - 1].to_owned()
+}
+
+/// The beginning of a text of which there are so many bytes.
+fn shorten(text: &str, num_bytes: usize) -> String {
     let short: String = text.chars().take(QUOTED_CHARS).collect();
-    let dots = if short.len() < field.len() { "…" } else { "" };
-    format!("{:?}", short + dots)
+    let dots = if short.len() < num_bytes { "…" } else { "" };
+    short + dots
 }

@@ -8,13 +8,27 @@ use rayon::join;
 
 use crate::error::{Error, Result};
 use crate::ingest::layout::Layout;
-use crate::ingest::time::{Time, TimeColumn, TimeUnit, too_wide};
+use crate::ingest::time::{Time, TimeColumn, TimeUnit, UnitWatch, too_wide};
 use crate::interactions::Interactions;
 use crate::spill::{LogRows, MemoryLimit, Spill};
 use crate::vocabulary::{Interner, ShortId, TOGETHER, Vocabulary};
 
 /// Messages of skipped rows that are kept to be shown.
 const KEPT_MESSAGES: usize = 5;
+
+/// The longest id of a user or an item.
+pub const MAX_ID_BYTES: usize = 64 << 10;
+
+/// Says why an id that was refused cannot be one.
+pub fn expected_id(id: &[u8]) -> String {
+    if id.len() > MAX_ID_BYTES {
+        format!("an id of at most {} KiB", MAX_ID_BYTES >> 10)
+    } else if memchr::memchr(0, id).is_some() {
+        "text without NUL characters".to_owned()
+    } else {
+        "text in UTF-8".to_owned()
+    }
+}
 
 /// What to do with a row that cannot be read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -158,13 +172,15 @@ pub struct Rows {
     tie_breaks: TimeColumn,
     /// What became of the rows.
     pub counts: RowCounts,
-    /// Lines seen, of any kind.
+    /// Lines seen, of any kind; the last of them is the one of the row that is taken.
     pub lines: u64,
     bad: Vec<(u64, BadRow)>,
+    units: UnitWatch,
+    may_hold_nul: bool,
 }
 
 impl Rows {
-    /// Appends an interaction; says what is wrong if the ids are not UTF-8 or the time too large.
+    /// Appends an interaction; says whose id is none if one is not.
     #[inline]
     pub fn push(
         &mut self,
@@ -173,12 +189,15 @@ impl Rows {
         time: Option<Time>,
         tie_break: Option<Time>,
     ) -> std::result::Result<(), RowFault> {
+        self.check_id(user, RowFault::User)?;
+        self.check_id(item, RowFault::Item)?;
         let user = self.users.word_of(user).ok_or(RowFault::User)?;
         let item = self.items.word_of(item).ok_or(RowFault::Item)?;
-        self.push_words(user, item, time, tie_break)
+        self.push_words(user, item, time, tie_break);
+        Ok(())
     }
 
-    /// Appends an interaction of two integers; says what is wrong if the time is too large.
+    /// Appends an interaction of two integers.
     #[inline]
     pub fn push_integers(
         &mut self,
@@ -186,28 +205,30 @@ impl Rows {
         item: ShortId,
         time: Option<Time>,
         tie_break: Option<Time>,
-    ) -> std::result::Result<(), RowFault> {
-        self.push_words(user.word(), item.word(), time, tie_break)
+    ) {
+        self.push_words(user.word(), item.word(), time, tie_break);
     }
 
     #[inline]
-    fn push_words(
-        &mut self,
-        user: u64,
-        item: u64,
-        time: Option<Time>,
-        tie_break: Option<Time>,
-    ) -> std::result::Result<(), RowFault> {
-        if time.is_some_and(|time| !self.times.push(time)) {
-            return Err(RowFault::Time);
-        }
-        if tie_break.is_some_and(|time| !self.tie_breaks.push(time)) {
-            self.times.values.pop();
-            return Err(RowFault::TieBreak);
+    fn push_words(&mut self, user: u64, item: u64, time: Option<Time>, tie_break: Option<Time>) {
+        time.into_iter().for_each(|time| self.times.push(time));
+        tie_break.into_iter().for_each(|time| self.tie_breaks.push(time));
+        if let Some(Time::Integer(value)) = time {
+            self.units.see(value, self.lines);
         }
         self.users.words.push(user);
         self.items.words.push(item);
-        Ok(())
+    }
+
+    /// Notes whether ids made of these bytes must be searched for NUL.
+    pub fn look_for_nul(&mut self, bytes: &[u8]) {
+        self.may_hold_nul |= memchr::memchr(0, bytes).is_some();
+    }
+
+    #[inline]
+    fn check_id(&self, id: &[u8], fault: RowFault) -> std::result::Result<(), RowFault> {
+        let has_nul = self.may_hold_nul && memchr::memchr(0, id).is_some();
+        if id.len() > MAX_ID_BYTES || has_nul { Err(fault) } else { Ok(()) }
     }
 
     /// Notes that the row on `line` of this block cannot be read.
@@ -230,6 +251,8 @@ impl Rows {
         self.times.clear();
         self.tie_breaks.clear();
         self.bad.clear();
+        self.units = UnitWatch::default();
+        self.may_hold_nul = false;
         (self.counts, self.lines) = (RowCounts::default(), 0);
     }
 }
@@ -237,14 +260,10 @@ impl Rows {
 /// Which part of a row is at fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RowFault {
-    /// The user's id is not UTF-8.
+    /// The user's id is not UTF-8, holds a NUL or is too long.
     User,
-    /// The item's id is not UTF-8.
+    /// The item's id is not UTF-8, holds a NUL or is too long.
     Item,
-    /// The time does not fit.
-    Time,
-    /// The time that decides between equal ones does not fit.
-    TieBreak,
 }
 
 /// The rows of a log so far, in the order of its files.
@@ -262,6 +281,8 @@ pub struct Table {
     spill: Option<Spill>,
     /// Rows that are on the disk.
     num_aside: usize,
+    units: UnitWatch,
+    mixed_units: Option<String>,
 }
 
 impl Table {
@@ -291,6 +312,9 @@ impl Table {
                 self.messages.push(error.to_string());
             }
         }
+        if let (Some(mix), None) = (self.units.merge(&later.units), &self.mixed_units) {
+            self.mixed_units = Some(mix.warning(path, self.lines_of_file));
+        }
         self.lines_of_file += later.lines;
         self.counts += later.counts;
         let Self { users, items, times, tie_breaks, .. } = self;
@@ -317,6 +341,12 @@ impl Table {
             None => false,
         };
         if times_fit && (!is_due || self.put_aside()?) { Ok(()) } else { too_wide(path) }
+    }
+
+    /// What is odd about the times, if anything. Decimals among them bring each to nanoseconds by
+    /// its own size, and nothing is mixed up.
+    pub fn warning(&self) -> Option<String> {
+        self.mixed_units.clone().filter(|_| !self.times.is_nanos())
     }
 
     /// Puts the rows in memory on the disk; false if their times do not fit together.

@@ -12,11 +12,18 @@ use sha2::{Digest, Sha256};
 use crate::error::{Error, Result};
 use crate::ingest::zstd::{ZstdReader, is_zstd};
 
-/// Bytes of a block, unless one line is longer.
-const BLOCK_BYTES: usize = 1 << 20;
+/// Bytes of a block, unless one line is longer; fuzzing wants many blocks of few bytes.
+const BLOCK_BYTES: usize = if cfg!(feature = "fuzzing") { 1 << 10 } else { 1 << 20 };
 
 /// The longest line that is read.
-pub const MAX_LINE_BYTES: usize = 64 << 20;
+pub const MAX_LINE_BYTES: usize = 16 << 20;
+
+/// Up to here any data may unpack.
+const TRUSTED_BYTES: u64 = 128 << 20;
+
+/// How many times smaller than its content a file may be beyond [`TRUSTED_BYTES`]. Logs compress
+/// 3 to 60 times; what is packed to fill a disk or a memory, 1000 times and more.
+const MAX_RATIO: u64 = 250;
 
 const COMPRESSED_BUFFER_BYTES: usize = 256 << 10;
 
@@ -31,6 +38,9 @@ pub struct SourceSummary {
     pub sha256: String,
 }
 
+/// Where bytes come from.
+pub(super) type Bytes = Box<dyn Read + Send>;
+
 /// A file being read.
 pub struct Source {
     path: PathBuf,
@@ -40,6 +50,10 @@ pub struct Source {
     ended: bool,
     /// Blocks that may still be read.
     blocks_left: usize,
+    /// A block that was looked at and not taken yet.
+    peeked: Option<Vec<u8>>,
+    /// Bytes after unpacking.
+    unpacked: u64,
 }
 
 enum Stream {
@@ -60,6 +74,14 @@ impl Stream {
         }
     }
 
+    fn file(&self) -> &HashingFile {
+        match self {
+            Self::Plain(file) => file,
+            Self::Gzip(decoder) => decoder.get_ref().get_ref(),
+            Self::Zstd(decoder) => decoder.get_ref().get_ref(),
+        }
+    }
+
     fn into_file(self) -> HashingFile {
         match self {
             Self::Plain(file) => file,
@@ -72,17 +94,24 @@ impl Stream {
 impl Source {
     /// Opens a file and recognises its compression; `bytes_read` is counted up as it is read.
     pub fn open(path: &Path, bytes_read: Arc<AtomicU64>) -> Result<Self> {
-        let mut file = File::open(path).map_err(|error| Error::io(path, error))?;
+        let file = File::open(path).map_err(|error| Error::io(path, error))?;
+        Self::of_bytes(path, Box::new(file), bytes_read)
+    }
+
+    /// Reads what `bytes` gives as if it were the file at `path`.
+    pub(super) fn of_bytes(path: &Path, mut bytes: Bytes, counter: Arc<AtomicU64>) -> Result<Self> {
         let mut magic = [0; 6];
-        let magic = read_up_to(&mut file, &mut magic).map_err(|error| Error::io(path, error))?;
+        let magic = read_up_to(&mut bytes, &mut magic).map_err(|error| Error::io(path, error))?;
         refuse_other_formats(path, magic)?;
-        let stream = Stream::new(magic, HashingFile::new(magic, file, bytes_read));
+        let stream = Stream::new(magic, HashingFile::new(magic, bytes, counter));
         Ok(Self {
             path: path.to_owned(),
             stream,
             rest: Vec::new(),
             ended: false,
             blocks_left: usize::MAX,
+            peeked: None,
+            unpacked: 0,
         })
     }
 
@@ -110,8 +139,24 @@ impl Source {
         }
     }
 
+    /// Whether there is nothing in the file but blanks.
+    pub fn is_blank(&mut self) -> Result<bool> {
+        Ok(self.peek()?.trim_ascii().is_empty() && self.ended)
+    }
+
+    /// The next block without taking it; empty at the end of the file.
+    pub fn peek(&mut self) -> Result<&[u8]> {
+        if self.peeked.is_none() {
+            self.peeked = self.next_block()?;
+        }
+        Ok(self.peeked.as_deref().unwrap_or_default())
+    }
+
     /// The next block of whole lines, each ended by a newline, or nothing at the end of the file.
     pub fn next_block(&mut self) -> Result<Option<Vec<u8>>> {
+        if let Some(block) = self.peeked.take() {
+            return Ok(Some(block));
+        }
         if self.blocks_left == 0 {
             return Ok(None);
         }
@@ -160,7 +205,19 @@ impl Source {
         let read = read.map_err(|error| Error::io(&self.path, error))?.len();
         block.truncate(start + read);
         self.ended = read < wanted;
-        Ok(())
+        self.unpacked += read as u64;
+        self.refuse_bomb()
+    }
+
+    /// Stops before a small file fills the memory with what it unpacks to.
+    fn refuse_bomb(&self) -> Result<()> {
+        let packed = self.stream.file().bytes;
+        if self.unpacked <= TRUSTED_BYTES || self.unpacked / MAX_RATIO <= packed {
+            return Ok(());
+        }
+        let limit = TRUSTED_BYTES >> 20;
+        let expected = format!("beyond {limit} MiB at most {MAX_RATIO} bytes for each packed one");
+        Err(Error::log(&self.path, expected, "more; if it is no mistake, unpack the file first"))
     }
 
     fn line_too_long(&self) -> Error {
@@ -178,14 +235,14 @@ fn used(input: &BufReader<HashingFile>) -> u64 {
 struct HashingFile {
     /// The first bytes of the file, already taken from it.
     head: Vec<u8>,
-    file: File,
+    file: Bytes,
     hasher: Sha256,
     bytes: u64,
     bytes_read: Arc<AtomicU64>,
 }
 
 impl HashingFile {
-    fn new(head: &[u8], file: File, bytes_read: Arc<AtomicU64>) -> Self {
+    fn new(head: &[u8], file: Bytes, bytes_read: Arc<AtomicU64>) -> Self {
         Self { head: head.to_vec(), file, hasher: Sha256::new(), bytes: 0, bytes_read }
     }
 }

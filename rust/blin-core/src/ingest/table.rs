@@ -14,7 +14,7 @@ pub struct TableReader<'a> {
 }
 
 /// Where a field begins and ends.
-type Span = (usize, usize);
+pub type Span = (usize, usize);
 
 impl<'a> TableReader<'a> {
     /// A reader of tables with this layout.
@@ -36,6 +36,7 @@ impl<'a> TableReader<'a> {
     pub fn read_block(&self, block: &[u8], rows: &mut Rows) {
         let mut spans = Vec::with_capacity(self.num_columns + 2);
         let mut position = 0;
+        rows.look_for_nul(block);
         while position < block.len() {
             let (fields, end) = self.split_line(block, position, &mut spans);
             position = end;
@@ -112,7 +113,7 @@ impl<'a> TableReader<'a> {
 /// Eight bytes at a time: a byte of `word ^ pattern` is zero where they agree, and the lowest bit
 /// set by the subtraction belongs to the first such byte.
 #[inline]
-fn find_either(bytes: &[u8], start: usize, first: u8, second: u8) -> usize {
+pub fn find_either(bytes: &[u8], start: usize, first: u8, second: u8) -> usize {
     const ONES: u64 = 0x0101_0101_0101_0101;
     const HIGH: u64 = 0x8080_8080_8080_8080;
     let zeros = |word: u64| word.wrapping_sub(ONES) & !word & HIGH;

@@ -52,12 +52,19 @@ impl TimeUnit {
 
     /// The unit in which a number of this size is a time of our days.
     fn of_magnitude(value: u64) -> Self {
-        match value {
-            0..10_000_000 => Self::Number,
-            10_000_000..100_000_000_000 => Self::Seconds,
-            100_000_000_000..100_000_000_000_000 => Self::Milliseconds,
-            100_000_000_000_000..100_000_000_000_000_000 => Self::Microseconds,
-            _ => Self::Nanoseconds,
+        let holds = |unit: &Self| value <= unit.range().1 as u64;
+        let units = [Self::Number, Self::Seconds, Self::Milliseconds, Self::Microseconds];
+        units.into_iter().find(holds).unwrap_or(Self::Nanoseconds)
+    }
+
+    /// The least and the greatest positive number of this size.
+    fn range(self) -> (i64, i64) {
+        match self {
+            Self::Number => (0, 9_999_999),
+            Self::Seconds => (10_000_000, 99_999_999_999),
+            Self::Milliseconds => (100_000_000_000, 99_999_999_999_999),
+            Self::Microseconds => (100_000_000_000_000, 99_999_999_999_999_999),
+            Self::Nanoseconds => (100_000_000_000_000_000, i64::MAX),
         }
     }
 
@@ -118,51 +125,128 @@ impl Time {
     }
 }
 
+/// Watches for integers of several units among the times of one column.
+///
+/// Numbers too small to be times since 1970 tell nothing: many logs write 0 for a missing time.
+#[derive(Clone, Copy, Debug)]
+pub struct UnitWatch {
+    /// The first unit, and the line on which it was met.
+    first: Option<(TimeUnit, u64)>,
+    /// Another one, and the line on which it was met.
+    other: Option<(TimeUnit, u64)>,
+    /// From here to there are times that are nothing new.
+    from: i64,
+    to: i64,
+}
+
+impl Default for UnitWatch {
+    fn default() -> Self {
+        let (_, to) = TimeUnit::Number.range();
+        Self { first: None, other: None, from: -to, to }
+    }
+}
+
+impl UnitWatch {
+    /// Looks at an integer on this line.
+    #[inline]
+    pub fn see(&mut self, value: i64, line: u64) {
+        if value < self.from || value > self.to {
+            self.look(value, line);
+        }
+    }
+
+    fn look(&mut self, value: i64, line: u64) {
+        let unit = TimeUnit::of_magnitude(value.unsigned_abs());
+        let is_new = unit != TimeUnit::Number && self.first.is_none_or(|(first, _)| first != unit);
+        if !is_new {
+            return;
+        }
+        if self.first.is_some() {
+            self.other = Some((unit, line));
+            (self.from, self.to) = (i64::MIN, i64::MAX);
+        } else {
+            self.first = Some((unit, line));
+            (self.from, self.to) = unit.range();
+        }
+    }
+
+    /// Takes up what was seen in a later part of the column; returns the first mix of units.
+    pub fn merge(&mut self, later: &Self) -> Option<UnitMix> {
+        let (first, _) = *self.first.get_or_insert(later.first?);
+        let other = [later.first, later.other].into_iter().flatten().find(|seen| seen.0 != first);
+        other.map(|(other, line)| UnitMix { first, other, line })
+    }
+}
+
+/// Two units in one column of integers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UnitMix {
+    first: TimeUnit,
+    other: TimeUnit,
+    line: u64,
+}
+
+impl UnitMix {
+    /// Tells where the mix begins; lines were counted from `lines_before` on.
+    pub fn warning(&self, path: &std::path::Path, lines_before: u64) -> String {
+        let (line, path) = (lines_before + self.line, path.display());
+        let (first, other) = (self.first.name(), self.other.name());
+        format!(
+            "{path}:{line}: this time is as large as one in {other}, times before as one in \
+             {first}: all are taken as they stand, so the order is wrong if the units differ"
+        )
+    }
+}
+
 /// A column of times under construction: integers as read until something finer turns up.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct TimeColumn {
     /// The times, in nanoseconds if `is_nanos`.
     pub values: Vec<i64>,
     is_nanos: bool,
+    /// Whether an integer does not fit into 64 bits of nanoseconds, which the column needs.
+    is_too_wide: bool,
 }
 
 impl TimeColumn {
-    /// Appends a time; false if it does not fit into 64 bits of nanoseconds.
+    /// Appends a time.
     #[inline]
-    pub fn push(&mut self, time: Time) -> bool {
-        let value = match (time, self.is_nanos) {
-            (Time::Integer(value), false) => Some(value),
-            (Time::Integer(value), true) => to_nanos(value),
-            (Time::Nanos(value), _) => {
-                if !self.make_nanos() {
-                    return false;
-                }
-                Some(value)
+    pub fn push(&mut self, time: Time) {
+        match (time, self.is_nanos) {
+            (Time::Integer(value), false) => self.values.push(value),
+            (Time::Integer(value), true) => {
+                let nanos = self.nanos_of(value);
+                self.values.push(nanos);
             }
-        };
-        value.map(|value| self.values.push(value)).is_some()
+            (Time::Nanos(value), _) => {
+                self.make_nanos();
+                self.values.push(value);
+            }
+        }
     }
 
-    /// Appends a later part of the same column; false if something does not fit.
+    /// Appends a later part of the same column; false if something does not fit into 64 bits of
+    /// nanoseconds, which does not depend on where the parts were cut.
     pub fn append(&mut self, later: &mut Self) -> bool {
-        let fits = match (self.is_nanos, later.is_nanos) {
+        match (self.is_nanos, later.is_nanos) {
             (false, true) => self.make_nanos(),
             (true, false) => later.make_nanos(),
-            _ => true,
-        };
+            _ => {}
+        }
+        self.is_too_wide |= later.is_too_wide;
         self.values.append(&mut later.values);
-        fits
+        !self.is_too_wide
+    }
+
+    /// Whether the times are nanoseconds.
+    pub fn is_nanos(&self) -> bool {
+        self.is_nanos
     }
 
     /// Forgets all times and keeps the memory.
     pub fn clear(&mut self) {
         self.values.clear();
-        self.is_nanos = false;
-    }
-
-    /// Whether the values are nanoseconds.
-    pub fn is_nanos(&self) -> bool {
-        self.is_nanos
+        (self.is_nanos, self.is_too_wide) = (false, false);
     }
 
     /// The times in the coarsest unit that is exact, and that unit.
@@ -176,12 +260,19 @@ impl TimeColumn {
         (self.values, unit)
     }
 
-    fn make_nanos(&mut self) -> bool {
-        if self.is_nanos {
-            return true;
+    fn make_nanos(&mut self) {
+        if !self.is_nanos {
+            self.is_nanos = true;
+            let mut values = std::mem::take(&mut self.values);
+            values.iter_mut().for_each(|value| *value = self.nanos_of(*value));
+            self.values = values;
         }
-        self.is_nanos = true;
-        self.values.iter_mut().all(|value| to_nanos(*value).map(|nanos| *value = nanos).is_some())
+    }
+
+    fn nanos_of(&mut self, value: i64) -> i64 {
+        let nanos = to_nanos(value);
+        self.is_too_wide |= nanos.is_none();
+        nanos.unwrap_or_default()
     }
 }
 

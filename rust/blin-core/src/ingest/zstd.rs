@@ -8,6 +8,10 @@ use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder};
 /// Decoded bytes to aim at in one go; a frame's window is kept besides.
 const STEP_BYTES: usize = 256 << 10;
 
+/// The header of a frame with the least window. The decoder looks at the size of the window only
+/// from its second header on.
+const FIRST_HEADER: &[u8] = &[0x28, 0xb5, 0x2f, 0xfd, 0, 0];
+
 /// What a zstd stream holds once it is decompressed.
 ///
 /// A frame whose window is larger than 100 MiB, as only `zstd --ultra --long` makes it, is refused,
@@ -26,7 +30,9 @@ pub fn is_zstd(magic: &[u8]) -> bool {
 impl<R: BufRead> ZstdReader<R> {
     /// Reads from the start of the first frame.
     pub fn new(input: R) -> Self {
-        Self { input, decoder: FrameDecoder::new(), inside_frame: false }
+        let mut decoder = FrameDecoder::new();
+        decoder.reset(FIRST_HEADER).expect("it is a good header");
+        Self { input, decoder, inside_frame: false }
     }
 
     /// The stream that is being read.
@@ -83,6 +89,11 @@ impl<R: BufRead> ZstdReader<R> {
 
 /// What stands behind a decoder's failure: an error of the file, its end, or wrong bytes.
 fn explain(error: &FrameDecoderError) -> Error {
+    if let FrameDecoderError::WindowSizeTooBig { requested } = error {
+        let mebi = requested >> 20;
+        let message = format!("expected zstd with a window of at most 100 MiB, found {mebi} MiB");
+        return Error::new(ErrorKind::InvalidData, message);
+    }
     let mut cause: Option<&dyn std::error::Error> = Some(error);
     while let Some(current) = cause {
         if let Some(error) = current.downcast_ref::<Error>() {

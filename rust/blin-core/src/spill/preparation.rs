@@ -98,6 +98,7 @@ impl Work<'_> {
             rows: log.rows,
             rows_duplicate,
             messages: log.messages,
+            warning: log.warning,
             before: core.before,
             rounds: core.rounds,
             counts: Counts {
