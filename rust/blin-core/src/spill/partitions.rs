@@ -25,7 +25,7 @@ impl Ranges {
             if count > most {
                 return Err(user_too_long(count, memory, limit));
             }
-            if in_range + count > most {
+            if in_range > 0 && in_range + count > most.min(ROWS_PER_RANGE) {
                 ranges.users.push(user);
                 ranges.rows.push(num_rows);
                 in_range = 0;
@@ -46,6 +46,9 @@ impl Ranges {
         self.users[1..].partition_point(|&end| end <= user)
     }
 }
+
+/// Rows of a range of several users at most, so that a range is done within a second.
+const ROWS_PER_RANGE: usize = 1 << 22;
 
 /// A quarter is for rows that wait to be written.
 fn rows_within(memory: usize) -> usize {
