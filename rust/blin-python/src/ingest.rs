@@ -334,7 +334,10 @@ fn supervise<T: Send + 'static>(
     let receive = || outcome.lock().expect("only this thread locks it").recv_timeout(PATIENCE);
     loop {
         match py.detach(receive) {
-            Ok(result) => return Ok(result?),
+            Ok(result) => {
+                py.check_signals()?;
+                return Ok(result?);
+            }
             Err(RecvTimeoutError::Timeout) => {
                 let asked = py.check_signals().and_then(|()| {
                     let Some(on_progress) = on_progress else { return Ok(()) };
