@@ -274,7 +274,9 @@ def test_an_interrupt_leaves_nothing(tmp_path, after):
 
     with pytest.raises(KeyboardInterrupt):
         preprocess(log, data_dir=tmp_path / "data", memory_limit="1MB", on_progress=interrupt)
-    assert list((tmp_path / "data").iterdir()) == []
+    left = [path.name for path in (tmp_path / "data").iterdir()]
+    # The last call comes when the dataset is there.
+    assert left == [] or (left == ["log"] and after > 1)
 
 
 def test_what_dead_processes_have_put_aside_is_removed(tmp_path):

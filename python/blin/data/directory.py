@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -62,7 +63,7 @@ class Directory:
         try:
             yield self._aside
         finally:
-            shutil.rmtree(self._aside, ignore_errors=True)
+            _remove(self._aside)
 
     @contextmanager
     def replacing(self) -> Iterator[Write]:
@@ -126,6 +127,15 @@ class Directory:
                 pid = path.name.removeprefix(prefix)
                 if pid != path.name and pid.isdecimal() and not _is_alive(int(pid)):
                     yield path
+
+
+def _remove(path: Path) -> None:
+    """Removes a directory in which a thread that was told to stop may still make files."""
+    for _ in range(100):
+        shutil.rmtree(path, ignore_errors=True)
+        if not path.exists():
+            return
+        time.sleep(0.01)
 
 
 def _is_empty_directory(path: Path) -> bool:
