@@ -236,7 +236,7 @@ def _blin(log: Log) -> Contestant:
     def job(log: Log, threads: int) -> dict[str, Any]:
         if log.format == "csv":
             return _core.read_log([log.path], **options, threads=threads)
-        return columnar.read_parquet(
+        return columnar.read_files(
             [log.path], options, lambda path, is_stopped: "", threads=threads, on_progress=None
         )
 
