@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from blin.nn.convolution import DepthwiseConvolution
 
 
 def visibility(segments: Tensor, *, causal: bool = True) -> Tensor:
@@ -32,7 +36,43 @@ def merge_heads(heads: Tensor) -> Tensor:
     return heads.transpose(1, 2).reshape(batch, n, num_heads * dim)
 
 
-def check_heads(dim: int, num_heads: int) -> None:
-    """Raises ValueError unless the heads share the width evenly."""
-    if dim % num_heads != 0:
-        raise ValueError(f"num_heads must divide dim, got dim {dim} and num_heads {num_heads}")
+class MultiHeadAttention(nn.Module):
+    """Projections around an attention operator, with room for a local branch (Blin, Eq. 11).
+
+    Args:
+        dim: width D of the input and the output.
+        num_heads: number of heads; divides ``dim``.
+        causal: see only what came before, and oneself.
+        local: a depthwise convolution of the values (B, N, D), whose output is added to that of
+            the attention before the output projection.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        *,
+        causal: bool = True,
+        local: DepthwiseConvolution | None = None,
+    ) -> None:
+        super().__init__()
+        if dim % num_heads != 0:
+            raise ValueError(f"num_heads must divide dim, got dim {dim} and num_heads {num_heads}")
+        self.num_heads = num_heads
+        self.causal = causal
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.local = local
+        self.out = nn.Linear(dim, dim)
+
+    @abstractmethod
+    def attend(self, queries: Tensor, keys: Tensor, values: Tensor, segments: Tensor) -> Tensor:
+        """Maps three (B, H, N, D / H) with (B, N) segments to (B, H, N, D / H)."""
+
+    def forward(self, x: Tensor, segments: Tensor) -> Tensor:
+        """Maps (B, N, D) inputs with (B, N) segments to (B, N, D)."""
+        parts = self.qkv(x).chunk(3, dim=-1)
+        queries, keys, values = (split_heads(part, self.num_heads) for part in parts)
+        mixed = merge_heads(self.attend(queries, keys, values, segments))
+        if self.local is not None:
+            mixed = mixed + self.local(parts[2], segments)
+        return self.out(mixed)  # type: ignore[no-any-return]

@@ -31,9 +31,14 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from blin.nn.attention.heads import check_heads, merge_heads, split_heads, visibility
+from blin.nn.attention.heads import (
+    MultiHeadAttention,
+    merge_heads,
+    split_heads,
+    visibility,
+)
 from blin.nn.convolution import DepthwiseConvolution
 
 KEY_CAP = 20.0
@@ -257,15 +262,14 @@ class AttentionState(NamedTuple):
     past: Tensor | None
 
 
-class LinearAttention(nn.Module):
+class LinearAttention(MultiHeadAttention):
     """Multi-head linear attention, with room for a local branch on the values (Eq. 11).
 
     Args:
-        dim: width D of the input and the output.
-        num_heads: number of heads; divides ``dim``.
-        causal: see only what came before, and oneself.
-        local: a depthwise convolution of the values (B, N, D), whose output is added to that of
-            the attention before the output projection.
+        dim: as for :class:`MultiHeadAttention`.
+        num_heads: as for :class:`MultiHeadAttention`.
+        causal: as for :class:`MultiHeadAttention`.
+        local: as for :class:`MultiHeadAttention`.
         execution: see :func:`linear_attention`.
     """
 
@@ -278,31 +282,14 @@ class LinearAttention(nn.Module):
         local: DepthwiseConvolution | None = None,
         execution: str = "auto",
     ) -> None:
-        super().__init__()
-        check_heads(dim, num_heads)
-        self.num_heads = num_heads
-        self.causal = causal
+        super().__init__(dim, num_heads, causal=causal, local=local)
         self.execution = execution
-        self.qkv = nn.Linear(dim, 3 * dim)
-        self.local = local
-        self.out = nn.Linear(dim, dim)
 
-    def forward(self, x: Tensor, segments: Tensor) -> Tensor:
-        """Maps (B, N, D) inputs with (B, N) segments to (B, N, D)."""
-        parts = self.qkv(x).chunk(3, dim=-1)
-        queries, keys, values = (split_heads(part, self.num_heads) for part in parts)
-        heads = linear_attention(
-            queries,
-            keys,
-            values,
-            segments,
-            causal=self.causal,
-            execution=self.execution,
+    def attend(self, queries: Tensor, keys: Tensor, values: Tensor, segments: Tensor) -> Tensor:
+        """Applies :func:`linear_attention`."""
+        return linear_attention(
+            queries, keys, values, segments, causal=self.causal, execution=self.execution
         )
-        mixed = merge_heads(heads)
-        if self.local is not None:
-            mixed = mixed + self.local(parts[2], segments)
-        return self.out(mixed)  # type: ignore[no-any-return]
 
     def advance(self, x: Tensor, state: AttentionState | None) -> tuple[Tensor, AttentionState]:
         """Maps the next M positions of sequences without padding, (B, M, D), to (B, M, D).

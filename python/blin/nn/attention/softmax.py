@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from blin.nn.attention.heads import check_heads, merge_heads, split_heads, visibility
+from blin.nn.attention.heads import MultiHeadAttention, visibility
 from blin.nn.convolution import DepthwiseConvolution
 
 
@@ -42,16 +42,15 @@ def softmax_attention(
     return out * (segments > 0)[:, None, :, None]
 
 
-class SoftmaxAttention(nn.Module):
+class SoftmaxAttention(MultiHeadAttention):
     """Multi-head softmax attention, with room for a local branch on the values.
 
     Args:
-        dim: width D of the input and the output.
-        num_heads: number of heads; divides ``dim``.
-        causal: see only what came before, and oneself.
+        dim: as for :class:`MultiHeadAttention`.
+        num_heads: as for :class:`MultiHeadAttention`.
+        causal: as for :class:`MultiHeadAttention`.
         dropout: probability of dropping an attention weight while training.
-        local: a depthwise convolution of the values (B, N, D), whose output is added to that of
-            the attention before the output projection.
+        local: as for :class:`MultiHeadAttention`.
     """
 
     def __init__(
@@ -63,28 +62,12 @@ class SoftmaxAttention(nn.Module):
         dropout: float = 0.0,
         local: DepthwiseConvolution | None = None,
     ) -> None:
-        super().__init__()
-        check_heads(dim, num_heads)
-        self.num_heads = num_heads
-        self.causal = causal
+        super().__init__(dim, num_heads, causal=causal, local=local)
         self.dropout = dropout
-        self.qkv = nn.Linear(dim, 3 * dim)
-        self.local = local
-        self.out = nn.Linear(dim, dim)
 
-    def forward(self, x: Tensor, segments: Tensor) -> Tensor:
-        """Maps (B, N, D) inputs with (B, N) segments to (B, N, D)."""
-        parts = self.qkv(x).chunk(3, dim=-1)
-        queries, keys, values = (split_heads(part, self.num_heads) for part in parts)
-        heads = softmax_attention(
-            queries,
-            keys,
-            values,
-            segments,
-            causal=self.causal,
-            dropout=self.dropout if self.training else 0.0,
+    def attend(self, queries: Tensor, keys: Tensor, values: Tensor, segments: Tensor) -> Tensor:
+        """Applies :func:`softmax_attention`."""
+        dropout = self.dropout if self.training else 0.0
+        return softmax_attention(
+            queries, keys, values, segments, causal=self.causal, dropout=dropout
         )
-        mixed = merge_heads(heads)
-        if self.local is not None:
-            mixed = mixed + self.local(parts[2], segments)
-        return self.out(mixed)  # type: ignore[no-any-return]

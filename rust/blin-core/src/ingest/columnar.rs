@@ -16,7 +16,7 @@ use crate::ingest::columns::{self, Role};
 use crate::ingest::layout::Layout;
 use crate::ingest::reader::Log;
 use crate::ingest::record::RecordReader;
-use crate::ingest::rows::{BadRow, Finished, OnBadRow, Rows, Table};
+use crate::ingest::rows::{BadRow, OnBadRow, Rows, Table};
 use crate::ingest::source::SourceSummary;
 use crate::ingest::time::{Time, TimeStyle};
 use crate::spill::MemoryLimit;
@@ -177,26 +177,11 @@ impl ColumnarLog {
 
     /// Ends the log, which was read from these files.
     pub fn finish(self, sources: Vec<SourceSummary>) -> Result<Log> {
-        let Self { path, layout, mut table, .. } = self;
+        let Self { path, layout, table, .. } = self;
         if table.counts.read == 0 {
             return Err(Error::log(&path, "interactions", "no rows"));
         }
-        let (rows, messages) = (table.counts, std::mem::take(&mut table.messages));
-        let warning = table.warning();
-        let Finished { rows: interactions, time_unit, user_ids, item_ids } =
-            table.finish(&path, &layout)?;
-        Ok(Log {
-            path,
-            interactions,
-            user_ids,
-            item_ids,
-            layout,
-            time_unit,
-            sources,
-            rows,
-            messages,
-            warning,
-        })
+        Log::of(path, layout, table, sources)
     }
 }
 

@@ -50,6 +50,33 @@ pub struct Log {
     pub warning: Option<String>,
 }
 
+impl Log {
+    /// What a table holds, read from these files.
+    pub(super) fn of(
+        path: PathBuf,
+        layout: Layout,
+        mut table: Table,
+        sources: Vec<SourceSummary>,
+    ) -> Result<Self> {
+        let (rows, warning) = (table.counts, table.warning());
+        let messages = std::mem::take(&mut table.messages);
+        let Finished { rows: interactions, time_unit, user_ids, item_ids } =
+            table.finish(&path, &layout)?;
+        Ok(Self {
+            path,
+            interactions,
+            user_ids,
+            item_ids,
+            layout,
+            time_unit,
+            sources,
+            rows,
+            messages,
+            warning,
+        })
+    }
+}
+
 /// Reads the parts of a log, in this order, on the current rayon pool.
 ///
 /// The first file that is not empty tells the layout; a later one may repeat its header. Beyond the
@@ -96,27 +123,11 @@ pub(super) fn read_from(
     }
     let (first, layout) =
         understood.ok_or_else(|| Error::argument("paths", "at least one file", ""))?;
-    let rows = table.counts;
-    if rows.read == 0 {
+    if table.counts.read == 0 {
         let found = if layout.has_header { "a header and no rows" } else { "no rows" };
         return Err(Error::log(first, "interactions", found));
     }
-    let (messages, warning) = (std::mem::take(&mut table.messages), table.warning());
-    let Finished { rows: interactions, time_unit, user_ids, item_ids } =
-        table.finish(first, &layout)?;
-    let path = first.to_owned();
-    Ok(Log {
-        path,
-        interactions,
-        user_ids,
-        item_ids,
-        layout,
-        time_unit,
-        sources,
-        rows,
-        messages,
-        warning,
-    })
+    Log::of(first.to_owned(), layout, table, sources)
 }
 
 /// Blocks that are read of a log that is only inspected.
