@@ -159,7 +159,7 @@ def test_wrong_arguments_are_named(small_dataset: Dataset) -> None:
         evaluate(model, small_dataset, split="train")
     with pytest.raises(ConfigError, match="negatives: expected 1 to 39, fewer than there are"):
         evaluate(model, small_dataset, negatives=40)
-    with pytest.raises(ConfigError, match="sampling: expected uniform or popularity, found 'x'"):
+    with pytest.raises(ConfigError, match="sampling: expected one of uniform, popularity, found"):
         evaluate(model, small_dataset, negatives=3, sampling="x")
     model.num_items = 7
     with pytest.raises(ConfigError, match="expected a dataset of 7 items, found 40"):
