@@ -197,7 +197,8 @@ def test_a_finished_run_can_be_trained_for_longer(blin: Blin) -> None:
 @pytest.mark.parametrize("k", [("10", "20"), ("10,20",), ("10", "--k", "20")])
 def test_evaluate_takes_k_in_every_spelling(blin: Blin, k: tuple[str, ...]) -> None:
     told = value_of(blin("evaluate", "--json", "--k", *k))
-    assert told.keys() == {"run", "metrics", "protocol"}
+    assert told.keys() == {"run", "metrics", "intervals", "protocol"}
+    assert told["intervals"].keys() == told["metrics"].keys()
     assert told["metrics"].keys() == {"HR@10", "HR@20", "NDCG@10", "NDCG@20", "MRR"}
     assert all(0 <= value <= 1 for value in told["metrics"].values())
     assert told["protocol"]["ranking"] == "full"
@@ -210,7 +211,42 @@ def test_sampled_metrics_have_names_of_their_own(blin: Blin) -> None:
 
 def test_evaluate_prints_a_table(blin: Blin) -> None:
     result = blin("evaluate", "--k", 5, "--split", "valid")
-    assert re.search(r"^metric +valid\nHR@5 +\d\.\d{4}\n", result.stdout, re.MULTILINE)
+    first = r"^metric +valid +95% interval\nHR@5 +0\.\d{4} +0\.\d{4} to 0\.\d{4}\n"
+    assert re.search(first, result.stdout, re.MULTILINE), result.stdout
+
+
+def test_evaluate_shows_groups_and_lists(blin: Blin) -> None:
+    options = ("evaluate", "--k", 5, "--groups", "--beyond-accuracy")
+    result = blin(*options)
+    for line in (
+        r"history +users +targets +HR@5 +NDCG@5 +MRR\n\d+-\d+ +\d+ +\d+ +0\.\d{4} ",
+        r"popularity +users ",
+        r"repeats +users .*\nnew +\d",
+        r"of the lists +test\ncoverage@5 +[01]\.\d{4}\nnovelty@5 +\d+\.\d{4}\n",
+    ):
+        assert re.search(f"^{line}", result.stdout, re.MULTILINE), (line, result.stdout)
+    told = value_of(blin(*options, "--json"))
+    assert (
+        sum(group["users"] for group in told["groups"]["repeats"].values())
+        == (told["protocol"]["users"])
+    )
+    assert set(told["beyond_accuracy"]) == {
+        f"{name}@5" for name in ("coverage", "novelty", "popular-share", "gini")
+    }
+    wrong = blin("evaluate", "--beyond-accuracy", "--negatives", 5)
+    assert wrong.exit_code == 2 and "leave out --negatives" in wrong.stderr
+
+
+def test_evaluate_keeps_each_protocol_in_files_of_its_own(blin: Blin) -> None:
+    told = value_of(blin("evaluate", "--repeats", "miss", "--negatives", 9, "--seed", 3, "--json"))
+    assert set(told["metrics"]) == set(told["intervals"])
+    assert all(name.endswith("[uniform-9,repeats-miss]") for name in told["metrics"])
+    files = {file.name for file in Path(told["run"], "eval").iterdir()}
+    assert files == {
+        f"{name}{suffix}"
+        for name in ("test", "test-uniform-9-repeats-miss-s3")
+        for suffix in (".json", ".per_user.parquet")
+    }
 
 
 def test_recommend_to_users(blin: Blin) -> None:

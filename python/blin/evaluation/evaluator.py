@@ -69,12 +69,13 @@ class Evaluation:
     def intervals(self) -> dict[str, tuple[float, float]]:
         """The 95 % bootstrap interval of each metric over users; none of a single user."""
         values = user_values(self.ranks, self.k, users=self.targets.users)
-        return _named(bootstrap_intervals(values), self.protocol)
+        suffix = _suffix(self.protocol)
+        return {name + suffix: ends for name, ends in bootstrap_intervals(values).items()}
 
     @cached_property
     def groups(self) -> dict[str, dict[str, Group]]:
         """The metrics by history, popularity of the target, and new items and repeats."""
-        return groups_of(self.targets, self.ranks, self.k)
+        return groups_of(self.targets, self.ranks, self.k, suffix=_suffix(self.protocol))
 
     def per_user(self) -> PerUser:
         """Returns the rank of each target in a table with raw ids."""
@@ -228,8 +229,9 @@ def evaluate(
     }
     if negatives is not None:
         protocol["seed"] = seed
+    metrics = metrics_of(ranks, ks, users=chosen.users)
     return Evaluation(
-        metrics=_named(metrics_of(ranks, ks, users=chosen.users), protocol),
+        metrics={name + _suffix(protocol): value for name, value in metrics.items()},
         protocol=protocol,
         ranks=ranks,
         users=users,
@@ -248,11 +250,10 @@ def _unusual(protocol: Mapping[str, object]) -> list[str]:
     return found if protocol["ranking"] == "full" else [str(protocol["ranking"]), *found]
 
 
-def _named(metrics: Mapping[str, Any], protocol: Mapping[str, object]) -> dict[str, Any]:
-    """Adds to each metric the name of a protocol that is not the usual one."""
+def _suffix(protocol: Mapping[str, object]) -> str:
+    """Returns what the metrics' names of a protocol that is not the usual one end in."""
     unusual = _unusual(protocol)
-    suffix = f"[{','.join(unusual)}]" if unusual else ""
-    return {name + suffix: value for name, value in metrics.items()}
+    return f"[{','.join(unusual)}]" if unusual else ""
 
 
 def _read_record(path: Path) -> dict[str, Any]:
