@@ -10,6 +10,7 @@ import os
 
 import click
 
+from blin.cli.compare import compare
 from blin.cli.datasets import datasets
 from blin.cli.demo import demo
 from blin.cli.evaluate import evaluate
@@ -62,5 +63,5 @@ def main(context: click.Context) -> None:
         click.echo(context.get_help())
 
 
-for command in (preprocess, inspect, train, evaluate, recommend, datasets, demo):
+for command in (preprocess, inspect, train, evaluate, compare, recommend, datasets, demo):
     main.add_command(command)
