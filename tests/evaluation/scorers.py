@@ -13,6 +13,7 @@ class Fixed:
     """Scores by a function of the batch's last items."""
 
     def __init__(self, dataset: Dataset, table: Tensor) -> None:
+        self.name = "fixed"
         self.num_items = dataset.num_items
         self.table = table  # (V + 1, V + 1): the scores after each last item
 

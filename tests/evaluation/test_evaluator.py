@@ -107,11 +107,46 @@ def test_an_evaluation_is_kept_under_the_name_of_its_protocol(
     kept = json.loads(second.save(tmp_path / "eval").read_text())
     assert kept["protocol"] == first.protocol
     assert kept["metrics"] == {**first.metrics, **second.metrics}
+    assert kept["intervals"].keys() == kept["metrics"].keys()
+    assert kept["groups"]["repeats"]["new"]["metrics"].keys() == kept["metrics"].keys()
+
+
+def test_metrics_of_other_weights_are_not_kept(small_dataset: Dataset, tmp_path: Path) -> None:
+    evaluate(random_model(small_dataset, levels=1000), small_dataset, k=[5]).save(tmp_path / "eval")
+    other = evaluate(random_model(small_dataset, levels=999), small_dataset, k=[7])
+    record = json.loads(other.save(tmp_path / "eval").read_text())
+    assert record["metrics"] == other.metrics and "HR@5" not in record["intervals"]
+
+
+def test_a_record_says_where_its_numbers_come_from(small_dataset: Dataset, tmp_path: Path) -> None:
+    model = random_model(small_dataset, levels=1000)
+    model.name = "dice"
+    found = evaluate(model, small_dataset, negatives=10, seed=3, repeats="miss")
+    (tmp_path / "some-run").mkdir()
+    record = json.loads(found.save(tmp_path / "some-run" / "eval").read_text())
+    assert record["protocol"] == {
+        "dataset": "small",
+        "fingerprint": small_dataset.fingerprint,
+        "split": "test",
+        "targets": "first",
+        "repeats": "miss",
+        "ranking": "uniform-10",
+        "masked": "whole sequence",
+        "ties": "random",
+        "users": small_dataset.num_users,
+        "ranked": small_dataset.num_users,
+        "seed": 3,
+    }
+    assert (record["model"], record["run"]) == ("dice", "some-run")
+    assert record["versions"].keys() == {"blin", "torch", "numpy"}
+    assert record["date"].endswith("+00:00")
+    assert record["per_user"]["file"] == "test-uniform-10-repeats-miss-s3.per_user.parquet"
+    assert [list(ends) for ends in found.intervals.values()] == list(record["intervals"].values())
 
 
 def test_wrong_arguments_are_named(small_dataset: Dataset) -> None:
     model = random_model(small_dataset, levels=3)
-    with pytest.raises(ConfigError, match=r"k: expected lengths of at least 1, found \[0\]"):
+    with pytest.raises(ConfigError, match=r"k: expected whole numbers of at least 1, below"):
         evaluate(model, small_dataset, k=[0])
     with pytest.raises(ConfigError, match="split: expected one of valid, test, found 'train'"):
         evaluate(model, small_dataset, split="train")
