@@ -165,8 +165,8 @@ def evaluate(
         BlinError: A score is not finite.
     """
     ks = tuple(sorted(set(k)))
-    if not ks or ks[0] < 1 or ks[-1] >= MISS:
-        raise ConfigError(f"k: expected lengths of at least 1, found {list(k)}")
+    if not ks or any(not isinstance(each, int) or not 1 <= each < MISS for each in ks):
+        raise ConfigError(f"k: expected whole numbers of at least 1, below 2^31, found {list(k)}")
     for name, value, known in (
         ("split", split, SPLITS),
         ("targets", targets, TARGETS),
@@ -180,12 +180,19 @@ def evaluate(
             f"negatives: expected 1 to {dataset.num_items - 1}, fewer than there are items, "
             f"found {negatives}"
         )
+    if not 0 <= seed < 2**64:
+        raise ConfigError(f"seed: expected 0 or more, below 2^64, found {seed}")
     if negatives is not None and beyond_accuracy:
         raise ConfigError("beyond_accuracy: expected full ranking, found negatives")
     if model.num_items != dataset.num_items:
         raise ConfigError(
             f"expected a dataset of {model.num_items} items, found {dataset.num_items} "
             f"in {dataset.path}"
+        )
+    ids = getattr(model, "item_ids", None)
+    if ids is not None and not ids.equals(dataset.item_ids):
+        raise ConfigError(
+            f"expected a dataset of the model's items, found others in {dataset.path}"
         )
     begin = time.perf_counter()
     first = Targets(dataset, *dataset.held_out(split))

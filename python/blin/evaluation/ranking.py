@@ -82,7 +82,7 @@ def sampled_ranks(
         )
         candidates = np.concatenate([targets.items[part][:, None], drawn], axis=1)
         scores = model.score(batch, torch.from_numpy(candidates))
-        _check_shape(scores, candidates.shape)
+        _check_form(scores, candidates.shape)
         _check_finite(scores)
         ranks[part] = _ranks(scores, scores[:, :1], luck[part])
     return ranks
@@ -100,7 +100,7 @@ def unseen_scores(
     dataset = targets.dataset
     for part, batch in _batches(model, targets, on_progress):
         scores = model.score(batch)
-        _check_shape(scores, (len(part), dataset.num_items + 1))
+        _check_form(scores, (len(part), dataset.num_items + 1))
         scores[:, 0] = 0.0
         _check_finite(scores)
         items = torch.from_numpy(targets.items[part]).unsqueeze(-1)
@@ -139,9 +139,12 @@ def _count(marks: Tensor) -> NDArray[np.int32]:
     return marks.view(torch.int8).sum(1, dtype=torch.int32).cpu().numpy()
 
 
-def _check_shape(scores: Tensor, shape: tuple[int, ...]) -> None:
-    if scores.shape != shape:
-        raise BlinError(f"the model's scores: expected shape {shape}, found {tuple(scores.shape)}")
+def _check_form(scores: Tensor, shape: tuple[int, ...]) -> None:
+    if scores.shape != shape or not scores.is_floating_point():
+        raise BlinError(
+            f"the model's scores: expected floats of shape {shape}, "
+            f"found {scores.dtype} of {tuple(scores.shape)}"
+        )
 
 
 def _check_finite(scores: Tensor) -> None:
