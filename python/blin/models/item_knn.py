@@ -29,8 +29,11 @@ if TYPE_CHECKING:
 PAIRS_AT_ONCE = 1 << 22
 """Pairs of items counted at a time."""
 
-LEAST_SCALE = 1e-25
-"""Of the popularity that decides where nothing is similar: float32 still tells items apart."""
+LOST = 2.0**-24
+"""What is so many times smaller is lost in the rounding of a float32."""
+
+LEAST = 1e-25
+"""Shares of popularity times this are still told apart by float32."""
 
 
 @dataclass(frozen=True)
@@ -82,8 +85,8 @@ class ItemKNN(nn.Module):
     similarity. A score is the sum of the similarities to the items of the history, each times
     ``recency_decay`` ** (items after it).
 
-    Items similar to nothing in the history are told apart by their popularity, scaled to stay below
-    the least similarity.
+    Items similar to nothing in the history are told apart by their popularity, scaled down until
+    it is lost in the rounding of any other score.
 
     Args:
         num_items: V.
@@ -119,9 +122,10 @@ class ItemKNN(nn.Module):
             torch.from_numpy(np.concatenate(targets)),
             torch.from_numpy(found),
         )
-        least = float(found.min(initial=1.0)) * config.recency_decay ** (config.max_len - 1)
+        least = float(found.min()) if len(found) else 1.0
+        least *= config.recency_decay ** (config.max_len - 1)
         shares = popularity_shares(interactions.items, num_items=self.num_items)
-        self.popularity = shares * max(least, LEAST_SCALE)
+        self.popularity = shares * max(least * LOST, LEAST)
 
     @property
     def batch_spec(self) -> BatchSpec:
@@ -148,7 +152,7 @@ def _going_together(
     items, users = interactions.items.numpy(), interactions.users.numpy()
     order = np.argsort(items, kind="stable")
     ends = np.cumsum(counts)  # in ``order``, by item
-    steps = range(1, min(config.max_distance, len(items) - 1) + 1)
+    steps = range(1, min(config.max_distance, int(np.bincount(users).max())) + 1)
     shifts = [(step, config.distance_decay ** (step - 1)) for step in steps]
     if config.backward > 0:
         shifts += [(-step, weight * config.backward) for step, weight in shifts]

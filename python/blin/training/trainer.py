@@ -212,12 +212,9 @@ def train(
         KeyboardInterrupt: A stop was asked for; the state is saved, :func:`resume` goes on.
     """
     settings = dict(settings or {})
-    if model not in MODELS:
-        hint = did_you_mean(model, MODELS) or f"; known are {', '.join(MODELS)}"
-        raise ConfigError(f'unknown model "{model}"{hint}')
+    check_known(settings, *setting_classes(model))
     if MODELS[model].counted:
         return _count(dataset, model, settings, runs_dir, device, threads)
-    check_known(settings, MODELS[model].config, TrainingConfig)
     settings = {**MODELS[model].defaults, **settings}
     settings.setdefault("max_len", fitting_max_len(dataset))
     trainer = _Trainer(dataset, model, settings, device, threads, on_event)
@@ -249,7 +246,7 @@ def resume(
         ConfigError: Another setting is to change.
     """
     config = read_run_config(run)
-    if config["model"] in MODELS and MODELS[config["model"]].counted:
+    if TrainingConfig not in setting_classes(config["model"]):
         raise CheckpointError(f"{run}: {config['model']} learns in one go: its run is complete")
     # Sums split among another number of threads round differently.
     threads = config.get("threads", 1) if threads is None else threads
@@ -267,10 +264,23 @@ def resume(
             f"epochs: the schedule of this run ends at epoch "
             f"{config['settings']['epochs']}; train a new one instead"
         )
-    check_known(merged, MODELS[config["model"]].config, TrainingConfig)
+    check_known(merged, *setting_classes(config["model"]))
     trainer = _Trainer(dataset, config["model"], merged, device, threads, on_event)
     trainer.open_run(run)
     return trainer.fit()
+
+
+def setting_classes(model: str) -> tuple[type, ...]:
+    """Returns the dataclasses whose fields are the settings of a model and of its training.
+
+    Raises:
+        ConfigError: There is no such model.
+    """
+    if model not in MODELS:
+        hint = did_you_mean(model, MODELS) or f"; known are {', '.join(MODELS)}"
+        raise ConfigError(f'unknown model "{model}"{hint}')
+    config = MODELS[model].config
+    return (config,) if MODELS[model].counted else (config, TrainingConfig)
 
 
 def fitting_max_len(dataset: Dataset) -> int:
@@ -479,7 +489,6 @@ def _count(
     begin = time.perf_counter()
     if threads is not None:
         torch.set_num_threads(threads)
-    check_known(settings, MODELS[model].config)
     config, where = build(MODELS[model].config, settings), resolve_device(device)
     module = MODELS[model].module(dataset.num_items, config)
     module.count(training_interactions(dataset))  # type: ignore[operator]
