@@ -24,6 +24,7 @@ from blin.data.dataset import Dataset, load_dataset
 from blin.errors import BlinError, CheckpointError, ConfigError, DataError
 from blin.files import replacing
 from blin.models import MODELS
+from blin.nn.sparse import SparseRows
 from blin.vocabulary import Vocabulary
 
 if sys.version_info >= (3, 11):
@@ -61,7 +62,8 @@ class TrainedModel:
     @property
     def device(self) -> torch.device:
         """Where its weights are."""
-        return next(self.module.parameters()).device
+        some: Tensor = next(iter(self.module.state_dict().values()))
+        return some.device
 
     def score(self, batch: Batch, candidates: Tensor | None = None) -> Tensor:
         """Returns (B, V + 1) scores of the next item, or (B, K) for the candidates."""
@@ -132,8 +134,15 @@ class TrainedModel:
         tensors, _ = read_tensors(path / "model.safetensors")
         with torch.device("meta"):
             module = MODELS[name].module(len(item_ids), config)
+            sparse = _make_room(module, tensors)
         _check_shapes(path / "model.safetensors", module, tensors)
         module.load_state_dict(tensors, assign=True)
+        for prefix, part in sparse.items():
+            try:
+                part.check()
+            except ValueError as cause:
+                file = path / "model.safetensors"
+                raise CheckpointError(f"{file}: tensor {prefix}.{cause}") from cause
         return cls(name, module.to(device).eval(), item_ids)
 
 
@@ -282,6 +291,14 @@ def write_tensors(
     except (OSError, SafetensorError) as cause:
         reason = str(cause).splitlines()[0]
         raise BlinError(f"{file}: not written: {reason}") from cause
+
+
+def _make_room(module: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, SparseRows]:
+    """Gives the sparse parts of a module as many entries as were saved, and returns them."""
+    sparse = {name: part for name, part in module.named_modules() if isinstance(part, SparseRows)}
+    for name, part in sparse.items():
+        part.make_room(tensors.get(f"{name}.targets", torch.empty(0)).numel())
+    return sparse
 
 
 def _check_shapes(file: Path, module: nn.Module, tensors: Mapping[str, Tensor]) -> None:

@@ -44,7 +44,7 @@ def check_known(settings: Iterable[str], *classes: type) -> None:
     known = [field.name for cls in classes for field in dataclasses.fields(cls)]
     for name in settings:
         if name not in known:
-            hint = did_you_mean(name, known) or f"; known are {', '.join(sorted(known))}"
+            hint = did_you_mean(name, known) or f"; known are {', '.join(sorted(known)) or 'none'}"
             raise ConfigError(f'unknown setting "{name}"{hint}')
 
 

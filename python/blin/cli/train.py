@@ -13,7 +13,7 @@ import click
 from blin.cli import options
 from blin.cli.lookup import open_dataset
 from blin.cli.output import Output, duration_of
-from blin.cli.training_display import TrainingLines, training_display
+from blin.cli.training_display import METRIC, TrainingLines, training_display
 from blin.config import default_data_dir
 from blin.errors import ConfigError, did_you_mean
 
@@ -35,7 +35,12 @@ def built_in_configs() -> list[str]:
 
 @click.command()
 @click.option("--dataset", metavar="NAME", help="A prepared dataset or one of the catalogue.")
-@click.option("--model", metavar="NAME", help="What to train.  [default: blin]")
+@click.option(
+    "--model",
+    metavar="NAME",
+    help="What to train: blin, blin-paper, blin-zc, blin-d, blin-dwc or blin-bkl; or a baseline, "
+    "counted in seconds: popularity, recent-popularity, markov or item-knn.  [default: blin]",
+)
 @click.option(
     "--lambda",
     "kl_weight",
@@ -98,7 +103,8 @@ def train(
     """Train a model on a dataset.
 
     A dataset of the catalogue (see `blin datasets`) is downloaded and prepared first. The model
-    that does best on the validation items is kept, and tested once at the end.
+    that does best on the validation items is kept, tested once at the end, and compared with the
+    baselines.
     """
     if (dataset is None) == (resume is None):
         raise click.UsageError("give either --dataset NAME or --resume RUN")
@@ -131,6 +137,8 @@ def train(
                 threads=threads,
                 on_event=display.show,
             )
+    show_result(result, output)
+    baselines = compared_baselines(result, output, device=device, data_dir=data_dir)
     output.result(
         {
             "run": str(result.run),
@@ -138,9 +146,9 @@ def train(
             "best_epoch": result.best_epoch,
             "seconds": result.seconds,
             "metrics": result.metrics,
+            "baselines": baselines,
         }
     )
-    show_result(result, output)
     elsewhere = options.runs_dir_flag(runs_dir)
     output.next_commands(
         {
@@ -166,11 +174,47 @@ def saying_how_to_resume(display: TrainingLines) -> Iterator[None]:
 
 def show_result(result: RunResult, output: Output) -> None:
     """Prints the test metrics of a finished run."""
-    output.note(
-        f"{result.run}: {result.epochs} epochs in {duration_of(result.seconds)}, "
-        f"best after epoch {result.best_epoch}"
-    )
+    how = f"counted and ranked in {duration_of(result.seconds)}"
+    if result.epochs > 0:
+        how = (
+            f"{result.epochs} epochs in {duration_of(result.seconds)}, "
+            f"best after epoch {result.best_epoch}"
+        )
+    output.note(f"{result.run}: {how}")
     output.table(("metric", "test"), list(result.metrics.items()))
+
+
+def compared_baselines(
+    result: RunResult, output: Output, *, device: str, data_dir: Path | None
+) -> dict[str, dict[str, float]]:
+    """Says whether a finished run beats the baselines, and returns their test metrics.
+
+    Of a run that is a baseline itself nothing is said, and nothing returned.
+    """
+    if result.epochs == 0:
+        return {}
+    from blin.checkpoint import open_run_dataset, read_run_config
+    from blin.training.baselines import measure_baselines
+
+    dataset = open_run_dataset(result.run, read_run_config(result.run), data_dir=data_dir)
+    with output.bar("rank for the baselines") as advance:
+        found = measure_baselines(
+            dataset,
+            protocol=result.protocol,
+            directory=result.run.parent,
+            device=device,
+            on_progress=advance,
+        )
+    own = result.metrics[METRIC]
+    ranked = sorted(((metrics[METRIC], name) for name, metrics in found.items()), reverse=True)
+    beaten = ", ".join(f"{name} {value:.4f}" for value, name in ranked if value < own)
+    others = ", ".join(f"{name} {value:.4f}" for value, name in ranked if value >= own)
+    if not others:
+        output.note(f"test {METRIC} {own:.4f} beats {beaten}")
+    else:
+        but = f"; it beats {beaten}" if beaten else ""
+        output.warn(f"test {METRIC} {own:.4f} does not beat {others}{but}")
+    return found
 
 
 def merged_settings(

@@ -1,4 +1,7 @@
-"""One loop for every model: learn from batches, validate, keep the best, test it once."""
+"""One loop for every model: learn from batches, validate, keep the best, test it once.
+
+Models that learn by counting need no loop: they are counted, validated and tested.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,7 @@ from blin.batch import Batch, Losses
 from blin.checkpoint import TrainedModel, open_run_dataset, read_run_config, resolve_device
 from blin.config import build, check_known
 from blin.data.dataset import Dataset
-from blin.data.loader import Rows, TrainingLoader
+from blin.data.loader import Rows, TrainingLoader, training_interactions
 from blin.errors import BlinError, CheckpointError, ConfigError, did_you_mean
 from blin.evaluation.evaluator import evaluate
 from blin.files import replacing, sync
@@ -160,11 +163,12 @@ class RunResult:
 
     Attributes:
         run: the run directory.
-        epochs: epochs trained.
-        best_epoch: the epoch whose model was kept.
+        epochs: epochs trained; 0 for a model that learns by counting.
+        best_epoch: the epoch whose model was kept; 0 likewise.
         seconds: wall-clock time, all sittings together.
         metrics: of the kept model on the test items, full ranking.
         valid_metrics: of the kept model on the validation items.
+        protocol: what ``metrics`` were measured by.
     """
 
     run: Path
@@ -173,6 +177,7 @@ class RunResult:
     seconds: float
     metrics: dict[str, float]
     valid_metrics: dict[str, float]
+    protocol: dict[str, object]
 
 
 Event = Started | Step | Validated
@@ -193,9 +198,11 @@ def train(
     Args:
         dataset: a prepared dataset.
         model: a key of ``MODELS``.
-        settings: fields of the model's config and of :class:`TrainingConfig`; without ``max_len``
-            it is chosen by :func:`fitting_max_len`.
-        runs_dir: the run becomes ``<runs_dir>/<dataset>/<time>-<model>-s<seed>``.
+        settings: fields of the model's config and, unless it learns by counting, of
+            :class:`TrainingConfig`, for which ``max_len`` is chosen by :func:`fitting_max_len` if
+            it is not given.
+        runs_dir: the run becomes ``<runs_dir>/<dataset>/<time>-<model>-s<seed>``, without the seed
+            where nothing is drawn by chance.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         threads: of torch; None for its default.
         on_event: told what happens.
@@ -205,10 +212,9 @@ def train(
         KeyboardInterrupt: A stop was asked for; the state is saved, :func:`resume` goes on.
     """
     settings = dict(settings or {})
-    if model not in MODELS:
-        hint = did_you_mean(model, MODELS) or f"; known are {', '.join(MODELS)}"
-        raise ConfigError(f'unknown model "{model}"{hint}')
-    check_known(settings, MODELS[model].config, TrainingConfig)
+    check_known(settings, *setting_classes(model))
+    if MODELS[model].counted:
+        return _count(dataset, model, settings, runs_dir, device, threads)
     settings = {**MODELS[model].defaults, **settings}
     settings.setdefault("max_len", fitting_max_len(dataset))
     trainer = _Trainer(dataset, model, settings, device, threads, on_event)
@@ -240,6 +246,8 @@ def resume(
         ConfigError: Another setting is to change.
     """
     config = read_run_config(run)
+    if TrainingConfig not in setting_classes(config["model"]):
+        raise CheckpointError(f"{run}: {config['model']} learns in one go: its run is complete")
     # Sums split among another number of threads round differently.
     threads = config.get("threads", 1) if threads is None else threads
     changes = dict(settings or {})
@@ -256,10 +264,23 @@ def resume(
             f"epochs: the schedule of this run ends at epoch "
             f"{config['settings']['epochs']}; train a new one instead"
         )
-    check_known(merged, MODELS[config["model"]].config, TrainingConfig)
+    check_known(merged, *setting_classes(config["model"]))
     trainer = _Trainer(dataset, config["model"], merged, device, threads, on_event)
     trainer.open_run(run)
     return trainer.fit()
+
+
+def setting_classes(model: str) -> tuple[type, ...]:
+    """Returns the dataclasses whose fields are the settings of a model and of its training.
+
+    Raises:
+        ConfigError: There is no such model.
+    """
+    if model not in MODELS:
+        hint = did_you_mean(model, MODELS) or f"; known are {', '.join(MODELS)}"
+        raise ConfigError(f'unknown model "{model}"{hint}')
+    config = MODELS[model].config
+    return (config,) if MODELS[model].counted else (config, TrainingConfig)
 
 
 def fitting_max_len(dataset: Dataset) -> int:
@@ -317,26 +338,15 @@ class _Trainer:
 
     def create_run(self, runs_dir: Path) -> None:
         """Makes the run directory, complete but for what training adds, and names it."""
-        parent = runs_dir / self.dataset.name
-        parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".new-", dir=parent) as scratch:
-            new = Path(scratch) / "run"
-            (new / "checkpoints").mkdir(parents=True)
-            (new / "eval").mkdir()
-            (new / "model").mkdir()
-            config = {
-                "model": self.trained.name,
-                "dataset": self.dataset.name,
-                "dataset_path": str(self.dataset.path.resolve()),
-                "fingerprint": self.dataset.fingerprint,
-                "threads": torch.get_num_threads(),
-                "settings": self.settings,
-            }
-            (new / "config.toml").write_text(tomli_w.dumps(config), encoding="utf-8")
-            environment = json.dumps(self._environment(), indent=2)
-            (new / "environment.json").write_text(environment + "\n", encoding="utf-8")
+
+        def fill(new: Path) -> None:
+            (new / "checkpoints").mkdir()
             self.trained.save_description(new / "model")
-            self.run = _rename_to_free_name(new, parent, self.trained.name, self.config.seed)
+
+        label = f"{self.trained.name}-s{self.config.seed}"
+        self.run = _create_run(
+            runs_dir, self.dataset, self.trained, self.settings, label=label, fill=fill
+        )
 
     def open_run(self, run: Path) -> None:
         """Takes up the state that a run was left in."""
@@ -463,27 +473,100 @@ class _Trainer:
             seconds=progress.seconds,
             metrics=evaluation.metrics,
             valid_metrics=progress.history[progress.best_epoch - 1]["valid"],
+            protocol=evaluation.protocol,
         )
 
-    def _environment(self) -> dict[str, object]:
-        return {
-            "blin": version("blin-rec"),
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "numpy": version("numpy"),
-            "platform": platform.platform(),
-            "device": str(self.device),
+
+def _count(
+    dataset: Dataset,
+    model: str,
+    settings: Mapping[str, object],
+    runs_dir: Path,
+    device: str,
+    threads: int | None,
+) -> RunResult:
+    """Trains a model that learns by counting; its run is there in full or not at all."""
+    begin = time.perf_counter()
+    if threads is not None:
+        torch.set_num_threads(threads)
+    config, where = build(MODELS[model].config, settings), resolve_device(device)
+    module = MODELS[model].module(dataset.num_items, config)
+    module.count(training_interactions(dataset))  # type: ignore[operator]
+    trained = TrainedModel(model, module.to(where), dataset.item_ids)
+    valid = evaluate(trained, dataset, k=(10, 20), split="valid").metrics
+    test = evaluate(trained, dataset, k=(10, 20), split="test")
+    seconds = time.perf_counter() - begin
+    record = {"epoch": 0, "losses": {}, "valid": valid, "seconds": round(seconds, 3)}
+
+    def fill(new: Path) -> None:
+        trained.save(new / "model")
+        test.save(new / "eval")
+        (new / "history.jsonl").write_text(json.dumps(record) + "\n", encoding="utf-8")
+
+    run = _create_run(runs_dir, dataset, trained, asdict(config), label=model, fill=fill)
+    _point_latest(run)
+    return RunResult(run, 0, 0, seconds, test.metrics, valid, test.protocol)
+
+
+def _create_run(
+    runs_dir: Path,
+    dataset: Dataset,
+    trained: TrainedModel,
+    settings: Mapping[str, object],
+    *,
+    label: str,
+    fill: Callable[[Path], None],
+) -> Path:
+    """Makes a run directory out of sight, has it filled, and gives it a name.
+
+    Args:
+        runs_dir: where runs live.
+        dataset: what is learned from.
+        trained: the model.
+        settings: all of them.
+        label: the end of the name.
+        fill: writes into the directory, in which ``model`` and ``eval`` are there and empty.
+    """
+    parent = runs_dir / dataset.name
+    parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".new-", dir=parent) as scratch:
+        new = Path(scratch) / "run"
+        (new / "eval").mkdir(parents=True)
+        (new / "model").mkdir()
+        config = {
+            "model": trained.name,
+            "dataset": dataset.name,
+            "dataset_path": str(dataset.path.resolve()),
+            "fingerprint": dataset.fingerprint,
             "threads": torch.get_num_threads(),
-            "command": sys.argv,
-            "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            "settings": settings,
         }
+        (new / "config.toml").write_text(tomli_w.dumps(config), encoding="utf-8")
+        environment = json.dumps(_environment(trained.device), indent=2)
+        (new / "environment.json").write_text(environment + "\n", encoding="utf-8")
+        fill(new)
+        return _rename_to_free_name(new, parent, label)
 
 
-def _rename_to_free_name(new: Path, parent: Path, model: str, seed: int) -> Path:
+def _environment(device: torch.device) -> dict[str, object]:
+    return {
+        "blin": version("blin-rec"),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": version("numpy"),
+        "platform": platform.platform(),
+        "device": str(device),
+        "threads": torch.get_num_threads(),
+        "command": sys.argv,
+        "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    }
+
+
+def _rename_to_free_name(new: Path, parent: Path, label: str) -> Path:
     """Gives a finished directory the first free name of its kind."""
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
     for attempt in range(1000):
-        name = f"{stamp}-{model}-s{seed}" + (f"-{attempt + 1}" if attempt else "")
+        name = f"{stamp}-{label}" + (f"-{attempt + 1}" if attempt else "")
         if not (parent / name).exists():
             new.rename(parent / name)
             sync(parent)
