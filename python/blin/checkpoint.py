@@ -217,7 +217,7 @@ def find_run(runs_dir: Path, run: str | Path | None = None, *, unsaved: bool = F
     Args:
         runs_dir: where runs live.
         run: a run directory, or its path below ``runs_dir``; None for the latest run.
-        unsaved: let the latest be a run that was killed before it had saved anything.
+        unsaved: let the latest be a run that was killed before it finished an epoch.
 
     Raises:
         CheckpointError: There is none.
@@ -245,7 +245,10 @@ def find_run(runs_dir: Path, run: str | Path | None = None, *, unsaved: bool = F
 
 
 def _unsaved_since(runs_dir: Path, latest: Path) -> Path | None:
-    """Returns the last run that began after the latest was saved, and has saved nothing."""
+    """Returns the last run that began after the latest was saved, and has finished no epoch.
+
+    The link is moved when a run has saved for the first time, and a run may be killed before.
+    """
     state = Path("checkpoints", "last.safetensors")
     try:
         saved = (latest / state).stat().st_mtime_ns
@@ -254,7 +257,7 @@ def _unsaved_since(runs_dir: Path, latest: Path) -> Path | None:
     begun = {
         file.stat().st_mtime_ns: file.parent
         for file in runs_dir.glob("[!.]*/[!.]*/config.toml")
-        if not (file.parent / state).exists() and not (file.parent / "history.jsonl").exists()
+        if not (file.parent / "history.jsonl").exists()
     }
     return begun[max(begun)] if begun and max(begun) > saved else None
 

@@ -428,7 +428,9 @@ class _Trainer:
     def open_run(self, run: Path, state: State | None) -> None:
         """Takes up the state that a run was left in, and removes what a killed process left."""
         self.run = run
-        for directory in (run, run / "checkpoints", run / "model", run / "eval"):
+        own = (run, run / "checkpoints", run / "model", run / "eval")
+        around = (run.parent, run.parent.parent) if run.parent.name == self.dataset.name else ()
+        for directory in (*own, *around):
             remove_leftovers(directory)
         if state is not None:
             load_state(state, self.module, self.optimizer)
