@@ -44,6 +44,9 @@ DESCRIPTION_LIMIT = 1 << 20
 HEADER_LIMIT = 16 << 20
 """Bytes of the header of a safetensors file, which in a state holds a record for every epoch."""
 
+ABOUT = "blin"
+"""Of the metadata of a safetensors file, the one that says in JSON what blin knows of it."""
+
 _DTYPES = {
     torch.bool: "BOOL",
     torch.uint8: "U8",
@@ -131,10 +134,10 @@ class TrainedModel:
 
     def save_weights(self, file: Path, *, epoch: int | None = None) -> None:
         """Writes the weights, with what they belong to and the epoch they are of."""
-        metadata = {"description": json.dumps(self.description)}
+        about: dict[str, Any] = {"description": self.description}
         if epoch is not None:
-            metadata["epoch"] = str(epoch)
-        write_tensors(file, self.module.state_dict(), metadata)
+            about["epoch"] = epoch
+        write_tensors(file, self.module.state_dict(), about)
 
     @classmethod
     def load(cls, path: Path, *, device: torch.device | str = "cpu") -> TrainedModel:
@@ -322,11 +325,11 @@ class Header(NamedTuple):
 
     Attributes:
         tensors: name → (type, shape).
-        metadata: text by name.
+        about: what blin has written into it; empty in a file of another writer.
     """
 
     tensors: dict[str, tuple[str, tuple[int, ...]]]
-    metadata: dict[str, str]
+    about: dict[str, Any]
 
 
 def read_header(file: Path) -> Header:
@@ -347,18 +350,18 @@ def read_header(file: Path) -> Header:
             if length > HEADER_LIMIT:
                 raise ValueError(f"a header of more than {HEADER_LIMIT >> 20} MiB")
             content = parse_json(opened.read(length))
-        metadata = content.pop("__metadata__", {})
+        about = parse_json(content.pop("__metadata__", {}).get(ABOUT, "{}"))
+        if not isinstance(about, dict):
+            raise ValueError("metadata of another kind")
         tensors = {
             str(name): (str(entry["dtype"]), tuple(map(int, entry["shape"])))
             for name, entry in content.items()
         }
-        if not all(isinstance(value, str) for value in metadata.values()):
-            raise ValueError("metadata that is no text")
     except (OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError) as cause:
         raise _no_tensors(file, cause) from cause
-    if "blin_version" in metadata:
-        check_version(file, metadata)
-    return Header(tensors, metadata)
+    if about:
+        check_version(file, about)
+    return Header(tensors, about)
 
 
 def read_tensors(file: Path, header: Header) -> dict[str, Tensor]:
@@ -372,36 +375,41 @@ def read_tensors(file: Path, header: Header) -> dict[str, Tensor]:
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as cause:
         raise _no_tensors(file, cause) from cause
-    metadata = dict(header.metadata)
-    found = metadata.pop("sha256", None)
-    # Files of the first days say neither who wrote them nor what should be in them.
-    if "blin_version" in metadata and found != _sha256(tensors, metadata):
+    about = dict(header.about)
+    if about and about.pop("sha256", None) != _sha256(tensors, about):
         raise CheckpointError(f"{file}: expected the content that was written, found other bytes")
     return tensors
 
 
 def write_tensors(
-    file: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
+    file: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any] | None = None
 ) -> None:
     """Writes a safetensors file that says who wrote it and what is in it.
+
+    Args:
+        file: the file.
+        tensors: by name.
+        about: what else to say of them, as JSON.
 
     Raises:
         BlinError: It cannot be written, for example because the disk is full.
     """
     owned = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    texts = {**(metadata or {}), **{key: str(value) for key, value in _written_by().items()}}
-    texts["sha256"] = _sha256(owned, texts)
+    said = {**_written_by(), **(about or {})}
+    said["sha256"] = _sha256(owned, said)
+    # One entry, for the order of several changes from file to file.
+    metadata = {ABOUT: json.dumps(said)}
     try:
         with replacing(file) as temporary:
-            save_file(owned, temporary, texts)
+            save_file(owned, temporary, metadata)
     except (OSError, SafetensorError) as cause:
         raise BlinError(f"{file}: not written: {_reason(cause)}") from cause
 
 
 def check_version(file: Path, content: Mapping[str, Any]) -> None:
     """Raises CheckpointError for a file of another format version."""
-    found = content["format_version"]
-    if str(found) != str(FORMAT_VERSION):
+    found = content.get("format_version")
+    if found != FORMAT_VERSION:
         writer = content.get("blin_version")
         written = f", written by blin {writer:.30}" if isinstance(writer, str) else ""
         raise CheckpointError(
@@ -494,10 +502,10 @@ def check_finite(file: Path, tensors: Mapping[str, Tensor]) -> None:
 
 def _check_description(file: Path, description: Mapping[str, Any], header: Header) -> None:
     """Raises CheckpointError if the weights say that they belong to another description."""
-    if "description" not in header.metadata:
+    if "description" not in header.about:
         return
     try:
-        wanted = parse_json(header.metadata["description"])
+        wanted = dict(header.about["description"])
         wanted |= wanted.pop("config")
         found = description | description["config"]
         for name in wanted:
@@ -514,8 +522,8 @@ def _written_by() -> dict[str, Any]:
     return {"format_version": FORMAT_VERSION, "blin_version": version("blin-rec")}
 
 
-def _sha256(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
-    digest = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
+def _sha256(tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> str:
+    digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
     for name in sorted(tensors):
         digest.update(f"{name} {kind_of(tensors[name])}".encode())
         digest.update(tensors[name].reshape(-1).view(torch.uint8).numpy().data)

@@ -122,21 +122,18 @@ class Vocabulary:
 
 
 def _read_ids(file: pq.ParquetFile, limit: int) -> pa.Array:
-    """Returns the ``id`` column, unless it would take more bytes than the limit."""
+    """Returns the ``id`` column, unless it takes more bytes than the limit.
+
+    A value that is stored once may stand in every row, so the rows are read in small portions. What
+    the file says of the sizes of its columns is not asked for: pyarrow ends the process where that
+    is damaged.
+    """
     import pyarrow as pa
 
-    groups = (file.metadata.row_group(number) for number in range(file.num_row_groups))
-    columns = (group.column(number) for group in groups for number in range(group.num_columns))
-    size = sum(c.total_uncompressed_size for c in columns if c.path_in_schema == "id")
-    parts = []
-    if size <= limit:
-        size = 0
-        # A value that is stored once may stand in every row.
-        for part in file.iter_batches(batch_size=_ROWS, columns=["id"]):
-            parts.append(part.column("id"))
-            size += parts[-1].nbytes
-            if size > limit:
-                break
-    if size > limit:
-        raise ValueError(f"ids that take more than {limit >> 20} MiB, far more than the file")
+    parts, size = [], 0
+    for part in file.iter_batches(batch_size=_ROWS, columns=["id"]):
+        parts.append(part.column("id"))
+        size += parts[-1].nbytes
+        if size > limit:
+            raise ValueError(f"ids that take more than {limit >> 20} MiB, far more than the file")
     return pa.concat_arrays(parts) if parts else pa.array([], pa.string())

@@ -54,7 +54,7 @@ def result_of(runs: Path) -> dict[str, Any]:
     """All that the only run of a directory has, but for how long it took."""
     (run,) = runs.glob("small/*")
     header = read_header(run / STATE)
-    progress = json.loads(header.metadata["progress"])
+    progress = header.about["progress"]
     history = [
         {name: record[name] for name in ("epoch", "losses", "valid")}
         for record in progress["history"]
@@ -80,13 +80,13 @@ def assert_whole(runs: Path, history: list[dict[str, Any]]) -> None:
         if state.exists():
             header = read_header(state)
             read_tensors(state, header)
-            progress = json.loads(header.metadata["progress"])
+            progress = header.about["progress"]
             for ours, theirs in zip(progress["history"], history, strict=False):
                 assert ours["losses"] == theirs["losses"] and ours["valid"] == theirs["valid"]
             best = progress["best_epoch"]
         if (model / "model.safetensors").exists():
             TrainedModel.load(model)
-            epoch = int(read_header(model / "model.safetensors").metadata["epoch"])
+            epoch = read_header(model / "model.safetensors").about["epoch"]
             assert 1 <= epoch <= best
     if (runs / "latest").is_symlink():
         assert (runs / "latest" / STATE).exists()

@@ -6,7 +6,6 @@ the file's metadata. One file means one rename: it is the old state or the new o
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -20,14 +19,12 @@ from blin.checkpoint import (
     Header,
     check_finite,
     check_tensors,
-    check_version,
     kind_of,
     read_tensors,
     tensors_of,
     write_tensors,
 )
 from blin.errors import CheckpointError
-from blin.files import parse_json
 
 _SLOTS = ("exp_avg", "exp_avg_sq", "step")
 """What Adam keeps for each parameter."""
@@ -98,8 +95,7 @@ def save_state(
     tensors["random.cpu"] = torch.get_rng_state()
     if torch.cuda.is_available():
         tensors["random.cuda"] = torch.cuda.get_rng_state()
-    metadata = {"progress": json.dumps(asdict(progress)), "identity": json.dumps(identity)}
-    write_tensors(path, tensors, metadata)
+    write_tensors(path, tensors, {"progress": asdict(progress), "identity": dict(identity)})
 
 
 def open_state(path: Path, header: Header, module: nn.Module, identity: Mapping[str, Any]) -> State:
@@ -115,10 +111,9 @@ def open_state(path: Path, header: Header, module: nn.Module, identity: Mapping[
     Raises:
         CheckpointError: The file is damaged, or of another run or version.
     """
-    check_version(path, {"format_version": None, **header.metadata})
     try:
-        found = parse_json(header.metadata.get("identity", "{}"))
-        progress = _progress_of(parse_json(header.metadata["progress"]))
+        found = header.about["identity"]
+        progress = _progress_of(header.about["progress"])
         different = [key for key in identity if key in found and found[key] != identity[key]]
     except (KeyError, ValueError, TypeError) as cause:
         raise CheckpointError(

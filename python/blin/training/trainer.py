@@ -461,7 +461,7 @@ class _Trainer:
         staged = self.run / BEST_FILE
         if not staged.exists():
             return
-        if read_header(staged).metadata.get("epoch") == str(self.progress.best_epoch):
+        if read_header(staged).about.get("epoch") == self.progress.best_epoch:
             staged.replace(self.run / "model" / WEIGHTS_FILE)
             sync(self.run / "model")
         else:
@@ -474,12 +474,12 @@ class _Trainer:
         model = TrainedModel.load(path)
         if model.description != self.trained.description:
             raise CheckpointError(f"{path}: expected the model of this run, found another")
-        expected = str(self.progress.best_epoch)
-        found = read_header(path / WEIGHTS_FILE).metadata.get("epoch", expected)
+        expected = self.progress.best_epoch
+        found = read_header(path / WEIGHTS_FILE).about.get("epoch", expected)
         if found != expected:
             raise CheckpointError(
                 f"{path / WEIGHTS_FILE}: expected the weights of epoch {expected}, the best of "
-                f"{STATE_FILE}, found those of epoch {found:.20}"
+                f"{STATE_FILE}, found those of epoch {found!s:.20}"
             )
 
     def fit(self) -> RunResult:
