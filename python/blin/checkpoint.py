@@ -6,12 +6,16 @@ directory holds one as ``model/``, and around it what the training wrote.
 
 from __future__ import annotations
 
+import hashlib
 import json
+import math
+import struct
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -19,10 +23,10 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from blin.batch import Batch, BatchSpec
-from blin.config import build
-from blin.data.dataset import Dataset, load_dataset
+from blin.config import build, check_known
+from blin.data.dataset import Dataset, is_dataset, load_dataset
 from blin.errors import BlinError, CheckpointError, ConfigError, DataError
-from blin.files import replacing
+from blin.files import parse_json, read_bounded, replacing
 from blin.models import MODELS
 from blin.nn.sparse import SparseRows
 from blin.vocabulary import Vocabulary
@@ -33,6 +37,30 @@ else:
     import tomli as tomllib
 
 FORMAT_VERSION = 1
+"""Of everything in a run and in a model directory."""
+
+DESCRIPTION_LIMIT = 1 << 20
+"""Bytes of a ``config.json`` or ``config.toml``."""
+
+HEADER_LIMIT = 16 << 20
+"""Bytes of the header of a safetensors file, which in a state holds a record for every epoch."""
+
+ABOUT = "blin"
+"""Of the metadata of a safetensors file, the one that says in JSON what blin knows of it."""
+
+_DTYPES = {
+    torch.bool: "BOOL",
+    torch.uint8: "U8",
+    torch.int32: "I32",
+    torch.int64: "I64",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.float32: "F32",
+    torch.float64: "F64",
+}
+
+
+WEIGHTS_FILE = "model.safetensors"
 
 
 class TrainedModel:
@@ -78,71 +106,72 @@ class TrainedModel:
         finally:
             self.module.train(training)
 
+    @property
+    def description(self) -> dict[str, Any]:
+        """What weights belong to: the model, its items and its config."""
+        return {
+            "model": self.name,
+            "num_items": self.num_items,
+            "items": self.item_ids.fingerprint,
+            "config": asdict(self.module.config),  # type: ignore[call-overload]
+        }
+
     def save(self, path: Path) -> None:
         """Writes the model directory."""
         path.mkdir(parents=True, exist_ok=True)
         self.save_description(path)
-        self.save_weights(path)
+        self.save_weights(path / WEIGHTS_FILE)
 
     def save_description(self, path: Path) -> None:
         """Writes all of the model directory but the weights."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        description = {
-            "format_version": FORMAT_VERSION,
-            "model": self.name,
-            "num_items": self.num_items,
-            "config": asdict(self.module.config),  # type: ignore[call-overload]
-        }
+        description = {**_written_by(), **self.description}
         with replacing(path / "items.parquet") as temporary:
-            pq.write_table(pa.table({"id": self.item_ids.ids}), temporary)
+            table = pa.table({"id": self.item_ids.ids})
+            pq.write_table(table, temporary, write_page_checksum=True)
         with replacing(path / "config.json") as temporary:
             temporary.write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
 
-    def save_weights(self, path: Path) -> None:
-        """Writes the weights into the model directory."""
-        write_tensors(path / "model.safetensors", self.module.state_dict())
+    def save_weights(self, file: Path, *, epoch: int | None = None) -> None:
+        """Writes the weights, with what they belong to and the epoch they are of."""
+        about: dict[str, Any] = {"description": self.description}
+        if epoch is not None:
+            about["epoch"] = epoch
+        write_tensors(file, self.module.state_dict(), about)
 
     @classmethod
     def load(cls, path: Path, *, device: torch.device | str = "cpu") -> TrainedModel:
         """Reads a model directory.
 
+        What the files say is held against each other before memory is taken for it.
+
         Raises:
             CheckpointError: A file is missing, damaged, or belongs to another model.
         """
-        file = path / "config.json"
+        file, weights = path / "config.json", path / WEIGHTS_FILE
         description = _read_json(file, {"format_version", "model", "num_items", "config"})
-        if description["format_version"] != FORMAT_VERSION:
-            raise CheckpointError(
-                f"{file}: expected format version {FORMAT_VERSION}, "
-                f"found {description['format_version']}: use the version of blin that wrote it"
-            )
-        name = description["model"]
-        if name not in MODELS:
-            raise CheckpointError(f'{file}: expected a model blin knows, found "{name}"')
-        item_ids = Vocabulary.read(path / "items.parquet", first=1, error=CheckpointError)
-        if len(item_ids) != description["num_items"]:
-            raise CheckpointError(
-                f"{path / 'items.parquet'}: expected {description['num_items']} items, "
-                f"found {len(item_ids)}"
-            )
-        try:
-            config = build(MODELS[name].config, description["config"])
-        except (ConfigError, TypeError) as cause:
-            raise CheckpointError(f"{file}: {cause}") from cause
-        tensors, _ = read_tensors(path / "model.safetensors")
-        with torch.device("meta"):
-            module = MODELS[name].module(len(item_ids), config)
-            sparse = _make_room(module, tensors)
-        _check_shapes(path / "model.safetensors", module, tensors)
+        check_version(file, description)
+        name, num_items = description["model"], description["num_items"]
+        config = model_config(file, name, description["config"])
+        header = read_header(weights)
+        module = outline(file, name, num_items, config, most=len(header.tensors))
+        sparse = _make_room(module, header)
+        check_tensors(weights, header, tensors_of(module))
+        _check_description(file, description, header)
+        ids = path / "items.parquet"
+        item_ids = Vocabulary.read(ids, first=1, error=CheckpointError, expected=num_items)
+        if description.get("items", item_ids.fingerprint) != item_ids.fingerprint:
+            raise CheckpointError(f"{ids}: expected the items of {file.name}, found other ids")
+        tensors = read_tensors(weights, header)
+        check_finite(weights, tensors)
         module.load_state_dict(tensors, assign=True)
         for prefix, part in sparse.items():
             try:
                 part.check()
             except ValueError as cause:
-                file = path / "model.safetensors"
-                raise CheckpointError(f"{file}: tensor {prefix}.{cause}") from cause
+                raise CheckpointError(f"{weights}: tensor {prefix}.{cause}") from cause
         return cls(name, module.to(device).eval(), item_ids)
 
 
@@ -171,7 +200,7 @@ def open_run_dataset(
     if data_dir is not None:
         places.insert(0, data_dir / config["dataset"])
     for place in places:
-        if (place / "dataset.json").exists():
+        if is_dataset(place):
             break
     else:
         raise DataError(
@@ -193,24 +222,32 @@ def open_run_dataset(
     return dataset
 
 
-def find_run(runs_dir: Path, run: str | Path | None = None) -> Path:
+def find_run(runs_dir: Path, run: str | Path | None = None, *, unsaved: bool = False) -> Path:
     """Returns a run directory: the named one, or the latest.
 
     Args:
         runs_dir: where runs live.
         run: a run directory, or its path below ``runs_dir``; None for the latest run.
+        unsaved: let the latest be a run that was killed before it finished an epoch.
 
     Raises:
         CheckpointError: There is none.
     """
     if run is None:
         latest = runs_dir / "latest"
-        if not (latest / "config.toml").exists():
+        if unsaved and (begun := _unsaved_since(runs_dir, latest)):
+            return begun.resolve()
+        if (latest / "config.toml").exists():
+            return latest.resolve()
+        if latest.is_symlink():
             raise CheckpointError(
-                f"no run in {runs_dir}: train a model with blin train --dataset NAME, "
-                "or name its directory"
+                f"{latest}: expected a link to a run, found one to {latest.readlink()}, where none "
+                "is: name the directory of a run"
             )
-        return latest.resolve()
+        raise CheckpointError(
+            f"no run in {runs_dir}: train a model with blin train --dataset NAME, "
+            "or name its directory"
+        )
     for path in (Path(run), runs_dir / run):
         if (path / "config.toml").exists():
             return path.resolve()
@@ -218,16 +255,43 @@ def find_run(runs_dir: Path, run: str | Path | None = None) -> Path:
     raise CheckpointError(f"{run}: expected a run directory with a config.toml, found {what}")
 
 
+def _unsaved_since(runs_dir: Path, latest: Path) -> Path | None:
+    """Returns the last run that began after the latest was saved, and has finished no epoch.
+
+    The link is moved when a run has saved for the first time, and a run may be killed before.
+    """
+    state = Path("checkpoints", "last.safetensors")
+    try:
+        saved = (latest / state).stat().st_mtime_ns
+    except OSError:
+        saved = 0
+    begun = {
+        file.stat().st_mtime_ns: file.parent
+        for file in runs_dir.glob("[!.]*/[!.]*/config.toml")
+        if not (file.parent / "history.jsonl").exists()
+    }
+    return begun[max(begun)] if begun and max(begun) > saved else None
+
+
 def read_run_config(path: Path) -> dict[str, Any]:
-    """Reads and checks the ``config.toml`` of a run."""
+    """Reads and checks the ``config.toml`` of a run.
+
+    Raises:
+        CheckpointError: It is damaged, or of another version.
+    """
     file = path / "config.toml"
     try:
-        config = tomllib.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as cause:
-        raise CheckpointError(f"{file}: {str(cause).splitlines()[0]}") from cause
-    needed = {"model", "dataset", "dataset_path", "fingerprint", "settings"}
-    if missing := needed - config.keys():
-        raise CheckpointError(f"{file}: expected {', '.join(sorted(missing))}, found none")
+        config = tomllib.loads(read_bounded(file, limit=DESCRIPTION_LIMIT).decode())
+    except (OSError, ValueError, RecursionError) as cause:
+        raise CheckpointError(f"{file}: expected TOML, found: {_reason(cause)}") from cause
+    check_version(file, {"format_version": FORMAT_VERSION, **config})
+    kinds = {"model": str, "dataset": str, "dataset_path": str, "fingerprint": str}
+    config.setdefault("threads", 1)
+    for name, kind in {**kinds, "settings": dict, "threads": int}.items():
+        if not isinstance(config.get(name), kind):
+            raise CheckpointError(f"{file}: expected {name}, found {config.get(name)!r:.100}")
+    if not 1 <= config["threads"] <= 4096:
+        raise CheckpointError(f"{file}: expected threads from 1 on, found {config['threads']}")
     return config
 
 
@@ -238,7 +302,10 @@ def load_run(path: Path, *, device: torch.device | str = "cpu") -> Run:
         CheckpointError: The run has no model yet, or one that does not fit.
     """
     config = read_run_config(path)
-    if not (path / "model" / "model.safetensors").exists():
+    file = path / "model" / WEIGHTS_FILE
+    if not file.exists():
+        if (path / "history.jsonl").exists():
+            raise CheckpointError(f"{file}: missing: copy it back, or train a new run")
         raise CheckpointError(
             f"{path}: it was stopped before its first validation: continue it with "
             f"blin train --resume {path}"
@@ -261,62 +328,243 @@ def resolve_device(device: torch.device | str) -> torch.device:
     return found
 
 
-def read_tensors(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Reads the tensors and the metadata of a safetensors file.
+class Header(NamedTuple):
+    """What a safetensors file says of itself.
+
+    Attributes:
+        tensors: name → (type, shape).
+        about: what blin has written into it; empty in a file of another writer.
+    """
+
+    tensors: dict[str, tuple[str, tuple[int, ...]]]
+    about: dict[str, Any]
+
+
+def read_header(file: Path) -> Header:
+    """Reads the header of a safetensors file, and nothing of its tensors.
 
     Raises:
-        CheckpointError: It is missing, truncated or no such file.
+        CheckpointError: The file is missing, no such file, too large in its header, or of another
+            version.
+    """
+    try:
+        with file.open("rb") as opened:
+            size = opened.seek(0, 2)
+            opened.seek(0)
+            start = opened.read(8)
+            length = struct.unpack("<Q", start)[0] if len(start) == 8 else size
+            if length > size - 8:
+                raise ValueError("a file that ends too early")
+            if length > HEADER_LIMIT:
+                raise ValueError(f"a header of more than {HEADER_LIMIT >> 20} MiB")
+            content = parse_json(opened.read(length))
+        about = parse_json(content.pop("__metadata__", {}).get(ABOUT, "{}"))
+        if not isinstance(about, dict):
+            raise ValueError("metadata of another kind")
+        tensors = {
+            str(name): (str(entry["dtype"]), tuple(map(int, entry["shape"])))
+            for name, entry in content.items()
+        }
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError) as cause:
+        raise _no_tensors(file, cause) from cause
+    if about:
+        check_version(file, about)
+    return Header(tensors, about)
+
+
+def read_tensors(file: Path, header: Header) -> dict[str, Tensor]:
+    """Reads the tensors of a safetensors file whose header was checked.
+
+    Raises:
+        CheckpointError: It is damaged.
     """
     try:
         with safe_open(file, framework="pt") as opened:
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
-            return tensors, dict(opened.metadata() or {})
     except (OSError, SafetensorError) as cause:
-        reason = str(cause).splitlines()[0]
-        raise CheckpointError(f"{file}: expected a safetensors file, found: {reason}") from cause
+        raise _no_tensors(file, cause) from cause
+    about = dict(header.about)
+    if about and about.pop("sha256", None) != _sha256(tensors, about):
+        raise CheckpointError(f"{file}: expected the content that was written, found other bytes")
+    return tensors
 
 
 def write_tensors(
-    file: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None
+    file: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any] | None = None
 ) -> None:
-    """Writes a safetensors file.
+    """Writes a safetensors file that says who wrote it and what is in it.
+
+    Args:
+        file: the file.
+        tensors: by name.
+        about: what else to say of them, as JSON.
 
     Raises:
         BlinError: It cannot be written, for example because the disk is full.
     """
     owned = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    said = {**_written_by(), **(about or {})}
+    said["sha256"] = _sha256(owned, said)
+    # One entry, for the order of several changes from file to file.
+    metadata = {ABOUT: json.dumps(said)}
     try:
         with replacing(file) as temporary:
             save_file(owned, temporary, metadata)
     except (OSError, SafetensorError) as cause:
-        reason = str(cause).splitlines()[0]
-        raise BlinError(f"{file}: not written: {reason}") from cause
+        raise BlinError(f"{file}: not written: {_reason(cause)}") from cause
 
 
-def _make_room(module: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, SparseRows]:
+def _make_room(module: nn.Module, header: Header) -> dict[str, SparseRows]:
     """Gives the sparse parts of a module as many entries as were saved, and returns them."""
     sparse = {name: part for name, part in module.named_modules() if isinstance(part, SparseRows)}
-    for name, part in sparse.items():
-        part.make_room(tensors.get(f"{name}.targets", torch.empty(0)).numel())
+    with torch.device("meta"):
+        for name, part in sparse.items():
+            _, shape = header.tensors.get(f"{name}.targets", ("", (0,)))
+            entries = math.prod(shape)
+            part.make_room(entries if 0 <= entries < 1 << 40 else 0)
     return sparse
 
 
-def _check_shapes(file: Path, module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    wanted = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
-    found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    for name in sorted(wanted.keys() | found.keys()):
-        if wanted.get(name) != found.get(name):
-            raise CheckpointError(
-                f"{file}: tensor {name}: expected shape {wanted.get(name)}, found {found.get(name)}"
-            )
+def check_version(file: Path, content: Mapping[str, Any]) -> None:
+    """Raises CheckpointError for a file of another format version."""
+    found = content.get("format_version")
+    if found != FORMAT_VERSION:
+        writer = content.get("blin_version")
+        written = f", written by blin {writer:.30}" if isinstance(writer, str) else ""
+        raise CheckpointError(
+            f"{file}: expected format version {FORMAT_VERSION}, found {found!r:.30}{written}: "
+            f"use that version of blin; this is {version('blin-rec')}"
+        )
+
+
+def model_config(file: Path, name: object, settings: object) -> Any:
+    """Returns the config of a model as a file has it.
+
+    Raises:
+        CheckpointError: There is no such model, or it has no such config.
+    """
+    if not isinstance(name, str) or name not in MODELS:
+        raise CheckpointError(f"{file}: expected a model blin knows, found {name!r:.100}")
+    if not isinstance(settings, dict):
+        raise CheckpointError(f"{file}: expected a table of settings, found {settings!r:.100}")
+    try:
+        check_known(settings, MODELS[name].config)
+        return build(MODELS[name].config, settings)
+    except ConfigError as cause:
+        raise CheckpointError(f"{file}: {cause}") from cause
+
+
+def outline(file: Path, name: str, num_items: object, config: Any, *, most: int) -> nn.Module:
+    """Returns a module without memory for its weights.
+
+    Args:
+        file: that describes it, for messages.
+        name: a key of ``MODELS``.
+        num_items: V.
+        config: of the model.
+        most: blocks that it may have; each takes time to build, also without memory.
+
+    Raises:
+        CheckpointError: There can be no such module.
+    """
+    if not isinstance(num_items, int) or not 1 <= num_items < 2**32:
+        raise CheckpointError(f"{file}: expected a number of items, found {num_items!r:.100}")
+    if getattr(config, "num_blocks", 0) > most:
+        raise CheckpointError(
+            f"{file}: expected at most as many blocks as there are tensors, {most}, "
+            f"found {config.num_blocks}"
+        )
+    try:
+        with torch.device("meta"):
+            return MODELS[name].module(num_items, config)
+    except (RuntimeError, TypeError, OverflowError) as cause:
+        raise CheckpointError(f"{file}: it describes no model: {_reason(cause)}") from cause
+
+
+def tensors_of(module: nn.Module) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Returns the types and shapes of a module's tensors, as in a :class:`Header`."""
+    return {name: kind_of(tensor) for name, tensor in module.state_dict().items()}
+
+
+def kind_of(tensor: Tensor) -> tuple[str, tuple[int, ...]]:
+    """Returns the type and the shape of a tensor, as in a :class:`Header`."""
+    return _DTYPES[tensor.dtype], tuple(tensor.shape)
+
+
+def check_tensors(
+    file: Path, header: Header, wanted: Mapping[str, tuple[str, tuple[int, ...]]]
+) -> None:
+    """Raises CheckpointError unless a file has exactly the wanted tensors."""
+    for name in sorted(wanted.keys() | header.tensors.keys()):
+        expected, found = wanted.get(name), header.tensors.get(name)
+        if expected == found:
+            continue
+        if expected is None or found is None:
+            what = "expected none, found one" if expected is None else "expected one, found none"
+            raise CheckpointError(f"{file}: tensor {name:.100}: {what}")
+        part, index = ("shape", 1) if expected[1] != found[1] else ("type", 0)
+        raise CheckpointError(
+            f"{file}: tensor {name}: expected {part} {expected[index]}, found {found[index]!s:.100}"
+        )
+
+
+def check_finite(file: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Raises CheckpointError if there is a number that is none."""
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and tensor.numel() > 0:
+            least, most = (float(end) for end in tensor.aminmax())
+            if not (math.isfinite(least) and math.isfinite(most)):
+                raise CheckpointError(
+                    f"{file}: tensor {name}: expected finite numbers, found NaN or infinity"
+                )
+
+
+def _check_description(file: Path, description: Mapping[str, Any], header: Header) -> None:
+    """Raises CheckpointError if the weights say that they belong to another description."""
+    if "description" not in header.about:
+        return
+    try:
+        wanted = dict(header.about["description"])
+        wanted |= wanted.pop("config")
+        found = description | description["config"]
+        for name in wanted:
+            if wanted[name] != found.get(name):
+                raise CheckpointError(
+                    f"{file}: {name}: expected {wanted[name]!r:.100} as in {WEIGHTS_FILE}, "
+                    f"found {found.get(name)!r:.100}"
+                )
+    except (ValueError, TypeError, KeyError, AttributeError) as cause:
+        raise CheckpointError(f"{file}: {WEIGHTS_FILE} describes no model") from cause
+
+
+def _written_by() -> dict[str, Any]:
+    return {"format_version": FORMAT_VERSION, "blin_version": version("blin-rec")}
+
+
+def _sha256(tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> str:
+    digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
+    for name in sorted(tensors):
+        digest.update(f"{name} {kind_of(tensors[name])}".encode())
+        digest.update(tensors[name].reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _no_tensors(file: Path, cause: Exception) -> CheckpointError:
+    return CheckpointError(f"{file}: expected a safetensors file, found: {_reason(cause)}")
+
+
+def _reason(cause: Exception) -> str:
+    reason = getattr(cause, "strerror", None) or str(cause) or type(cause).__name__
+    return " ".join(reason.split())[:200]
 
 
 def _read_json(file: Path, needed: set[str]) -> dict[str, Any]:
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-        missing = needed - content.keys()
-    except (OSError, ValueError, AttributeError) as cause:
-        raise CheckpointError(f"{file}: {str(cause).splitlines()[0]}") from cause
-    if missing:
+        content = parse_json(read_bounded(file, limit=DESCRIPTION_LIMIT))
+    except (OSError, ValueError) as cause:
+        raise CheckpointError(f"{file}: expected JSON, found: {_reason(cause)}") from cause
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{file}: expected an object, found {content!r:.100}")
+    if missing := needed - content.keys():
         raise CheckpointError(f"{file}: expected {', '.join(sorted(missing))}, found none")
-    return content  # type: ignore[no-any-return]
+    return content

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +13,13 @@ from blin.errors import BlinError
 if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
+    import pyarrow.parquet as pq
     from numpy.typing import NDArray
+
+_ALWAYS_UNPACKED = 128 << 20
+_ROWS = 4096
+_UNPACKED = 250
+"""Bytes of ids for each byte of their file, once there are more than the 128 MiB above."""
 
 
 class Vocabulary:
@@ -28,19 +35,51 @@ class Vocabulary:
         self.first = first
 
     @classmethod
-    def read(cls, path: Path, *, first: int, error: type[BlinError]) -> Vocabulary:
-        """Reads the ``id`` column of a Parquet file; raises ``error`` when it cannot."""
+    def read(
+        cls, path: Path, *, first: int, error: type[BlinError], expected: int | None = None
+    ) -> Vocabulary:
+        """Reads the ``id`` column of a Parquet file, as many ids as expected.
+
+        What the file says of itself is held against its size, so that a small file cannot take
+        much memory.
+
+        Raises:
+            error: The file is missing, damaged, or holds something else.
+        """
         import pyarrow as pa
         import pyarrow.parquet as pq
 
         try:
-            ids = pq.read_table(path, columns=["id"]).column("id").combine_chunks()
-        except (OSError, pa.ArrowException, KeyError) as cause:
-            reason = str(cause).splitlines()[0]
+            with pq.ParquetFile(path, page_checksum_verification=True) as file:
+                kind = file.schema_arrow.field("id").type
+                if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+                    raise error(f"{path}: expected ids that are strings, found {kind}")
+                rows = file.metadata.num_rows
+                if expected is not None and rows != expected:
+                    raise error(f"{path}: expected {expected:,} ids, found {rows:,}")
+                ids = _read_ids(file, max(_ALWAYS_UNPACKED, _UNPACKED * path.stat().st_size))
+            ids.validate(full=True)
+        except (OSError, pa.ArrowException, KeyError, ValueError) as cause:
+            if isinstance(cause, BlinError):
+                raise
+            reason = " ".join(str(cause).split())[:200]
             raise error(f"{path}: expected a Parquet file of ids, found: {reason}") from cause
-        if not (pa.types.is_string(ids.type) or pa.types.is_large_string(ids.type)):
-            raise error(f"{path}: expected ids that are strings, found {ids.type}")
+        if len(ids) != rows or ids.null_count > 0:
+            raise error(f"{path}: expected {rows:,} ids, found {len(ids) - ids.null_count:,}")
         return cls(ids, first=first)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """The hash of the ids in their order: of their lengths in UTF-8, then of their text."""
+        import numpy as np
+        import pyarrow as pa
+
+        ids = self.ids.cast(pa.large_string())
+        _, offsets, text = ids.buffers()
+        ends = np.frombuffer(offsets, "<i8")[ids.offset : ids.offset + len(ids) + 1]
+        digest = hashlib.sha256(np.diff(ends).tobytes())
+        digest.update(memoryview(text)[ends[0] : ends[-1]])
+        return f"sha256:{digest.hexdigest()}"
 
     def __len__(self) -> int:
         """Returns the number of ids."""
@@ -80,3 +119,21 @@ class Vocabulary:
         import pyarrow as pa
 
         return self.ids.take(pa.array(indices - self.first))
+
+
+def _read_ids(file: pq.ParquetFile, limit: int) -> pa.Array:
+    """Returns the ``id`` column, unless it takes more bytes than the limit.
+
+    A value that is stored once may stand in every row, so the rows are read in small portions. What
+    the file says of the sizes of its columns is not asked for: pyarrow ends the process where that
+    is damaged.
+    """
+    import pyarrow as pa
+
+    parts, size = [], 0
+    for part in file.iter_batches(batch_size=_ROWS, columns=["id"]):
+        parts.append(part.column("id"))
+        size += parts[-1].nbytes
+        if size > limit:
+            raise ValueError(f"ids that take more than {limit >> 20} MiB, far more than the file")
+    return pa.concat_arrays(parts) if parts else pa.array([], pa.string())

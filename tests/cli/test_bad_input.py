@@ -110,7 +110,7 @@ def test_a_run_without_weights(blin: Blin) -> None:
     Path("runs/latest/model/model.safetensors").unlink()
     result = blin("evaluate")
     assert result.exit_code == 4
-    assert "blin train --resume" in result.stderr and result.stderr.count("\n") == 1
+    assert "model.safetensors: missing" in result.stderr and result.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize("file", ["items.npy", "dataset.json"])

@@ -7,14 +7,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import torch
 
 from blin import Evaluation, evaluate
 from blin.data.dataset import Dataset
+from blin.data.loader import training_interactions
 from blin.errors import CheckpointError
 from blin.evaluation import evaluator
 from blin.evaluation.per_user import PerUser, hash_of, read_per_user, write_per_user
-from blin.models.popularity import Popularity
+from blin.models.popularity import Popularity, PopularityConfig
 
 PROTOCOL = {
     "dataset": "d",
@@ -39,8 +39,9 @@ def small_table() -> PerUser:
 
 @pytest.fixture
 def evaluation(small_dataset: Dataset) -> Evaluation:
-    items = torch.from_numpy(small_dataset.items.astype(np.int64))
-    return evaluate(Popularity(items, num_items=small_dataset.num_items), small_dataset, k=[5])
+    popularity = Popularity(small_dataset.num_items, PopularityConfig())
+    popularity.count(training_interactions(small_dataset))
+    return evaluate(popularity, small_dataset, k=[5])
 
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:

@@ -353,6 +353,9 @@ def test_a_later_format_says_so(run: Path) -> None:
 
 def test_a_run_stopped_before_its_first_validation_says_how_to_go_on(run: Path) -> None:
     (run / "model" / "model.safetensors").unlink()
+    with pytest.raises(CheckpointError, match=r"model.safetensors: missing: copy it back"):
+        load_run(run)
+    (run / "history.jsonl").unlink()
     with pytest.raises(CheckpointError, match="blin train --resume"):
         load_run(run)
 

@@ -21,11 +21,11 @@ def prepared_names(data_dir: Path) -> list[str]:
 def open_dataset(name: str, *, data_dir: Path, output: Output) -> Dataset:
     """Opens a prepared dataset by name or path; one of the catalogue is fetched if need be."""
     from blin.data.catalog import DATASETS
-    from blin.data.dataset import load_dataset
+    from blin.data.dataset import is_dataset, load_dataset
 
     if Path(name).is_file():
         raise DataError(f"{name} is a log, not a prepared dataset: run blin preprocess {name}")
-    if (data_dir / name).exists() or (Path(name) / "dataset.json").exists():
+    if is_dataset(data_dir / name) or (data_dir / name).exists() or is_dataset(Path(name)):
         return load_dataset(name, data_dir=data_dir)
     if name not in DATASETS:
         raise DataError(_unknown(name, prepared_names(data_dir), list(DATASETS), data_dir))

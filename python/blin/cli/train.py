@@ -120,7 +120,7 @@ def train(
     with training_display(output) as display, saying_how_to_resume(display):
         if opened is None:
             result = trainer.resume(
-                find_run(runs_dir, None if resume == "latest" else resume),
+                find_run(runs_dir, None if resume == "latest" else resume, unsaved=True),
                 data_dir=data_dir,
                 settings=settings,
                 device=device,
@@ -167,9 +167,8 @@ def saying_how_to_resume(display: TrainingLines) -> Iterator[None]:
     except KeyboardInterrupt as stop:
         if display.run is None:
             raise
-        raise type(stop)(
-            f"stopped, and saved: go on with blin train --resume {display.run}"
-        ) from None
+        what = str(stop) or "stopped, and saved"
+        raise type(stop)(f"{what}: go on with blin train --resume {display.run}") from None
 
 
 def show_result(result: RunResult, output: Output) -> None:

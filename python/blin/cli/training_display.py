@@ -63,6 +63,13 @@ class TrainingLines:
         self.output.note(
             f"{event.run}: {event.parameters:,} parameters, up to {event.epochs} epochs"
         )
+        if event.finished:
+            self.output.note(
+                f"finished after epoch {event.epoch}, nothing is left to train; --epochs and "
+                "--set patience=N let it go on"
+            )
+        elif event.epoch or event.step:
+            self.output.note(f"goes on after epoch {event.epoch}, step {event.step} of the next")
         if self.output.verbose:
             for name, value in event.settings.items():
                 self.output.note(f"  {name} = {value}")

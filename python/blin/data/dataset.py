@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import hashlib
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,13 +11,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blin.config import default_data_dir
+from blin.data.directory import Directory
 from blin.errors import DataError
+from blin.files import parse_json, read_bounded
 from blin.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from blin.data.prepare import SupportsArrow
 
 FORMAT_VERSION = 1
+
+_METADATA_LIMIT = 16 << 20
+"""Bytes of a ``dataset.json``, enough for a log of some 100,000 files."""
 
 SPLITS = ("valid", "test")
 
@@ -43,11 +48,11 @@ class Dataset:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.metadata = _read_metadata(path)
-        self.items = self._array("items", np.uint32)
-        self.offsets = self._array("offsets", np.int64)
-        self.splits = self._array("splits", np.int64)
+        self.items = self._array("items", np.uint32, 1)
+        self.offsets = self._array("offsets", np.int64, 1)
+        self.splits = self._array("splits", np.int64, 2)
         has_times = (path / "timestamps.npy").exists()
-        self.timestamps = self._array("timestamps", np.int64) if has_times else None
+        self.timestamps = self._array("timestamps", np.int64, 1) if has_times else None
         self._check()
 
     def __repr__(self) -> str:
@@ -85,12 +90,14 @@ class Dataset:
     @cached_property
     def user_ids(self) -> Vocabulary:
         """The raw ids of the users; the first has index 0."""
-        return Vocabulary.read(self.path / "users.parquet", first=0, error=DataError)
+        file = self.path / "users.parquet"
+        return Vocabulary.read(file, first=0, error=DataError, expected=self.num_users)
 
     @cached_property
     def item_ids(self) -> Vocabulary:
         """The raw ids of the items; the first has index 1."""
-        return Vocabulary.read(self.path / "items.parquet", first=1, error=DataError)
+        file = self.path / "items.parquet"
+        return Vocabulary.read(file, first=1, error=DataError, expected=self.num_items)
 
     def sequence(self, user: int) -> NDArray[np.uint32]:
         """Returns the items of a user, oldest first."""
@@ -141,37 +148,76 @@ class Dataset:
         counts = np.bincount(self.items[trains], minlength=self.num_items + 1)
         return counts[1:].astype(np.int64)
 
-    def _array(self, name: str, dtype: type[np.generic]) -> NDArray[Any]:
+    def _array(self, name: str, dtype: type[np.generic], dimensions: int) -> NDArray[Any]:
         file = self.path / f"{name}.npy"
         try:
-            array = np.load(file, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError) as cause:
-            raise DataError(f"{file}: expected an array, found: {cause}") from cause
+            # Unlike np.load this reads no archives, and no pickles in any disguise.
+            array = np.lib.format.open_memmap(file, mode="r")
+        except Exception as cause:  # the header is a piece of Python, and so are its faults
+            reason = getattr(cause, "strerror", None) or " ".join(str(cause).split())[:200]
+            raise DataError(f"{file}: expected an array, found: {reason}") from cause
         if array.dtype != np.dtype(dtype):
-            raise DataError(f"{file}: expected {np.dtype(dtype)}, found {array.dtype}")
-        return array  # type: ignore[no-any-return]
+            raise DataError(f"{file}: expected {np.dtype(dtype)}, found {array.dtype!s:.100}")
+        if array.ndim != dimensions or not array.flags.c_contiguous:
+            raise DataError(
+                f"{file}: expected {dimensions} dimensions in C order, found the shape "
+                f"{array.shape!s:.100}"
+            )
+        return array
 
     def _check(self) -> None:
+        """Raises DataError unless the arrays belong together and are those that were written."""
         total, users = len(self.items), len(self.offsets) - 1
-        lengths = np.diff(self.offsets)
         fits = (
-            users >= 1
+            users == self.metadata["users"]
+            and total == self.metadata["interactions"]
+            and users >= 1
+            and total > 0
             and self.offsets[0] == 0
             and self.offsets[-1] == total
+            and (self.offsets[:-1] <= self.offsets[1:]).all()
             and self.splits.shape == (users, 2)
-            and (lengths >= 0).all()
             and (self.splits[:, 0] >= 0).all()
             and (self.splits[:, 0] <= self.splits[:, 1]).all()
-            and (self.splits[:, 1] <= lengths).all()
+            and (self.splits[:, 1] <= np.diff(self.offsets)).all()
             and (self.timestamps is None or self.timestamps.shape == (total,))
-            and total > 0
             and int(self.items.min()) >= 1
-            and int(self.items.max()) <= self.num_items
+            and int(self.items.max()) <= self.num_items == self._rows_of_items()
         )
         if not fits:
             raise DataError(
                 f"{self.path}: its arrays do not belong together: prepare the dataset again"
             )
+        digest = hashlib.sha256()
+        for array in (self.offsets, self.items, self.splits):
+            digest.update(array.data)
+        if self.fingerprint != f"sha256:{digest.hexdigest()}":
+            raise DataError(
+                f"{self.path}: expected the sequences of {self.fingerprint[:80]}, found others: "
+                "the files are damaged, prepare the dataset again"
+            )
+
+    def _rows_of_items(self) -> int:
+        """Returns the number of items that have an id: memory is taken for each of them."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        file = self.path / "items.parquet"
+        try:
+            return int(pq.read_metadata(file).num_rows)
+        except (OSError, pa.ArrowException, ValueError) as cause:
+            reason = " ".join(str(cause).split())[:200]
+            raise DataError(f"{file}: expected a Parquet file of ids, found: {reason}") from cause
+
+
+def is_dataset(path: Path) -> bool:
+    """Returns whether a directory holds a prepared dataset.
+
+    One that a killed process had put aside, to replace it, is put back.
+    """
+    if not path.exists():
+        Directory(path).restore()
+    return (path / "dataset.json").exists()
 
 
 def load_dataset(
@@ -195,7 +241,7 @@ def load_dataset(
 
         return Dataset(preprocess(source, data_dir=data_dir, **options).path)
     for candidate in (data_dir / source, Path(source)):
-        if (candidate / "dataset.json").exists():
+        if is_dataset(candidate):
             return Dataset(candidate)
     if Path(source).exists():
         from blin.data.prepare import preprocess
@@ -210,18 +256,24 @@ def load_dataset(
 def _read_metadata(path: Path) -> dict[str, Any]:
     file = path / "dataset.json"
     try:
-        metadata = json.loads(file.read_text(encoding="utf-8"))
-        version = metadata["format_version"]
-        found = {"name", "items", "fingerprint"} <= metadata.keys()
-    except KeyError as cause:
-        raise DataError(f"{file}: expected {cause.args[0]}, found none") from cause
-    except (OSError, ValueError, TypeError, AttributeError) as cause:
-        raise DataError(f"{file}: expected the description of a dataset, found: {cause}") from cause
-    if version != FORMAT_VERSION:
+        metadata = parse_json(read_bounded(file, limit=_METADATA_LIMIT))
+    except (OSError, ValueError) as cause:
+        reason = getattr(cause, "strerror", None) or " ".join(str(cause).split())[:200]
         raise DataError(
-            f"{file}: expected format version {FORMAT_VERSION}, found {version}: "
+            f"{file}: expected the description of a dataset, found: {reason}"
+        ) from cause
+    if not isinstance(metadata, dict):
+        raise DataError(f"{file}: expected the description of a dataset, found {metadata!r:.100}")
+    found = metadata.get("format_version")
+    if found != FORMAT_VERSION:
+        writer = metadata.get("blin_version")
+        written = f", written by blin {writer:.30}" if isinstance(writer, str) else ""
+        raise DataError(
+            f"{file}: expected format version {FORMAT_VERSION}, found {found!r:.30}{written}: "
             "prepare the dataset again with this version of blin"
         )
-    if not found:
-        raise DataError(f"{file}: expected name, items and fingerprint, found {sorted(metadata)}")
-    return metadata  # type: ignore[no-any-return]
+    kinds = {"name": str, "users": int, "items": int, "interactions": int, "fingerprint": str}
+    for name, kind in kinds.items():
+        if not isinstance(metadata.get(name), kind):
+            raise DataError(f"{file}: expected {name}, found {metadata.get(name)!r:.100}")
+    return metadata

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from blin.errors import BlinError, DataError
+from blin.files import is_alive
 
 #: What writes into a file once it is open, or a file put aside that is moved.
 Content = Callable[[IO[bytes]], Any] | Path
@@ -39,14 +40,18 @@ class Directory:
 
     def recover(self) -> None:
         """Removes what processes that died have left, and restores what they had put aside."""
-        for leftover in self._leftovers("old"):
-            if self.path.exists():
-                shutil.rmtree(leftover, ignore_errors=True)
-            else:
-                leftover.rename(self.path)
-        for kind in ("tmp", "spill"):
+        self.restore()
+        for kind in ("old", "tmp", "spill"):
             for leftover in self._leftovers(kind):
-                shutil.rmtree(leftover, ignore_errors=True)
+                if kind != "old" or self.path.exists():
+                    shutil.rmtree(leftover, ignore_errors=True)
+
+    def restore(self) -> None:
+        """Puts back what a process that died between two renames had put aside."""
+        for leftover in self._leftovers("old"):
+            if not self.path.exists():
+                with suppress(OSError):
+                    leftover.rename(self.path)
 
     @contextmanager
     def aside(self) -> Iterator[Path]:
@@ -125,7 +130,7 @@ class Directory:
         with suppress(OSError):
             for path in self.path.parent.iterdir():
                 pid = path.name.removeprefix(prefix)
-                if pid != path.name and pid.isdecimal() and not _is_alive(int(pid)):
+                if pid != path.name and pid.isdecimal() and not is_alive(int(pid)):
                     yield path
 
 
@@ -140,18 +145,6 @@ def _remove(path: Path) -> None:
 
 def _is_empty_directory(path: Path) -> bool:
     return path.is_dir() and not any(path.iterdir())
-
-
-def _is_alive(pid: int) -> bool:
-    if pid == os.getpid():
-        return False
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    return True
 
 
 def _sync(path: Path) -> None:

@@ -436,7 +436,8 @@ def _write_arrays(write: Write, result: Mapping[str, Any]) -> None:
 
 def _write_table(table: pa.Table, file: IO[bytes]) -> None:
     """Writes Parquet in pieces, between which Ctrl-C is heard."""
-    with pq.ParquetWriter(file, table.schema, compression="zstd") as writer:
+    how: dict[str, Any] = {"compression": "zstd", "write_page_checksum": True}
+    with pq.ParquetWriter(file, table.schema, **how) as writer:
         for start in range(0, len(table), _WRITTEN_ROWS):
             writer.write_table(table[start : start + _WRITTEN_ROWS])
 

@@ -40,7 +40,7 @@ def deferred_interrupts() -> Iterator[StopRequest]:
 
     def remember(number: int, frame: FrameType | None) -> None:
         if request:
-            raise request.exception()
+            raise type(request.exception())("stopped at once, without saving")
         request.signal = number
 
     try:

@@ -6,18 +6,30 @@ the file's metadata. One file means one rename: it is the old state or the new o
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass, field
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from blin.checkpoint import read_tensors, write_tensors
+from blin.checkpoint import (
+    Header,
+    check_finite,
+    check_tensors,
+    kind_of,
+    read_tensors,
+    tensors_of,
+    write_tensors,
+)
 from blin.errors import CheckpointError
 
-FORMAT_VERSION = 1
+_SLOTS = ("exp_avg", "exp_avg_sq", "step")
+"""What Adam keeps for each parameter."""
+
+_CUDA_RANDOM_BYTES = 16
 
 
 @dataclass
@@ -45,10 +57,37 @@ class Progress:
     seconds: float = 0.0
 
 
+@dataclass(frozen=True)
+class State:
+    """The state of a training on disk, its header read and checked.
+
+    Attributes:
+        path: the file.
+        header: what it says of itself.
+        progress: how far the training had come.
+    """
+
+    path: Path
+    header: Header
+    progress: Progress
+
+
 def save_state(
-    path: Path, module: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress
+    path: Path,
+    module: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    progress: Progress,
+    identity: Mapping[str, Any],
 ) -> None:
-    """Writes the state of a training."""
+    """Writes the state of a training.
+
+    Args:
+        path: the file.
+        module: its weights.
+        optimizer: its moments.
+        progress: how far it has come.
+        identity: what the state belongs to, as for :func:`open_state`.
+    """
     tensors = {f"model.{name}": value for name, value in module.state_dict().items()}
     for index, slots in optimizer.state_dict()["state"].items():
         for name, value in slots.items():
@@ -56,25 +95,56 @@ def save_state(
     tensors["random.cpu"] = torch.get_rng_state()
     if torch.cuda.is_available():
         tensors["random.cuda"] = torch.cuda.get_rng_state()
-    metadata = {
-        "format_version": str(FORMAT_VERSION),
-        "progress": json.dumps(asdict(progress)),
-    }
-    write_tensors(path, tensors, metadata)
+    write_tensors(path, tensors, {"progress": asdict(progress), "identity": dict(identity)})
 
 
-def load_state(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer) -> Progress:
-    """Reads the state of a training into its module, its optimiser and torch's generators.
+def open_state(path: Path, header: Header, module: nn.Module, identity: Mapping[str, Any]) -> State:
+    """Checks that what a state says of itself fits.
+
+    Args:
+        path: the file.
+        header: its header.
+        module: of the shapes that are expected; it need have no memory.
+        identity: what the state must belong to: nothing but its equal is gone on with. Keys that
+            one of the two does not know are passed over.
 
     Raises:
-        CheckpointError: The file is missing, damaged, or of another model.
+        CheckpointError: The file is damaged, or of another run or version.
     """
-    tensors, metadata = read_tensors(path)
-    if metadata.get("format_version") != str(FORMAT_VERSION):
+    try:
+        found = header.about["identity"]
+        progress = _progress_of(header.about["progress"])
+        different = [key for key in identity if key in found and found[key] != identity[key]]
+    except (KeyError, ValueError, TypeError) as cause:
         raise CheckpointError(
-            f"{path}: expected format version {FORMAT_VERSION}, "
-            f"found {metadata.get('format_version')}: use the version of blin that wrote it"
+            f"{path}: expected how far a training has come, found none"
+        ) from cause
+    for key in different:
+        raise CheckpointError(
+            f"{path}: it belongs to another run: expected {key} {identity[key]!r:.100}, "
+            f"found {found[key]!r:.100}"
         )
+    wanted = {f"model.{name}": kind for name, kind in tensors_of(module).items()}
+    slots = {name for name in header.tensors if name.startswith("optimizer.")}
+    for index, parameter in enumerate(module.parameters()):
+        if any(f"optimizer.{index}.{name}" in slots for name in _SLOTS):
+            kind = kind_of(parameter)
+            for name in _SLOTS:
+                wanted[f"optimizer.{index}.{name}"] = ("F32", ()) if name == "step" else kind
+    wanted["random.cpu"] = kind_of(torch.get_rng_state())
+    if "random.cuda" in header.tensors:
+        wanted["random.cuda"] = ("U8", (_CUDA_RANDOM_BYTES,))
+    check_tensors(path, header, wanted)
+    return State(path, header, progress)
+
+
+def load_state(state: State, module: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Puts a state into its module, its optimiser and torch's generators.
+
+    Raises:
+        CheckpointError: The file is damaged.
+    """
+    tensors = read_tensors(state.path, state.header)
     slots: dict[int, dict[str, Tensor]] = {}
     weights: dict[str, Tensor] = {}
     for name, value in tensors.items():
@@ -85,8 +155,8 @@ def load_state(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer) 
             index, _, slot = rest.partition(".")
             # The optimiser keeps what it is given, and this is a view of the mapped file.
             slots.setdefault(int(index), {})[slot] = value.clone()
+    check_finite(state.path, weights)
     try:
-        progress = Progress(**json.loads(metadata["progress"]))
         module.load_state_dict(weights)
         optimizer.load_state_dict({**optimizer.state_dict(), "state": slots})
         torch.set_rng_state(tensors["random.cpu"])
@@ -94,5 +164,22 @@ def load_state(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer) 
             torch.cuda.set_rng_state(tensors["random.cuda"])
     except (KeyError, ValueError, TypeError, RuntimeError) as cause:
         reason = str(cause).splitlines()[0]
-        raise CheckpointError(f"{path}: it does not fit this run: {reason}") from cause
+        raise CheckpointError(f"{state.path}: it does not fit this run: {reason}") from cause
+
+
+def _progress_of(content: Any) -> Progress:
+    """Returns the progress that JSON describes; ValueError or TypeError if it describes none."""
+    progress = Progress(**content)
+    for field_ in fields(Progress):
+        value, default = getattr(progress, field_.name), getattr(Progress(), field_.name)
+        if type(value) is not type(default):
+            raise TypeError(field_.name)
+    counters = 0 <= progress.best_epoch <= progress.epoch == len(progress.history)
+    if not counters or progress.step < 0 or not math.isfinite(progress.seconds):
+        raise ValueError("counters")
+    for record in progress.history:
+        if not isinstance(record["valid"], dict):
+            raise TypeError("history")
+    if not all(isinstance(total, float) for total in progress.sums.values()):
+        raise TypeError("sums")
     return progress

@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import platform
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from contextlib import suppress
+from dataclasses import asdict, dataclass, fields
 from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
+from typing import IO, Any, TypeVar
 
 import numpy as np
 import tomli_w
@@ -24,22 +25,41 @@ import torch
 from torch import nn
 
 from blin.batch import Batch, Losses
-from blin.checkpoint import TrainedModel, open_run_dataset, read_run_config, resolve_device
+from blin.checkpoint import (
+    FORMAT_VERSION,
+    WEIGHTS_FILE,
+    TrainedModel,
+    model_config,
+    open_run_dataset,
+    outline,
+    read_header,
+    read_run_config,
+    resolve_device,
+)
 from blin.config import build, check_known
 from blin.data.dataset import Dataset
 from blin.data.loader import Rows, TrainingLoader, training_interactions
 from blin.errors import BlinError, CheckpointError, ConfigError, did_you_mean
 from blin.evaluation.evaluator import evaluate
-from blin.files import replacing, sync
+from blin.files import lock, remove_leftovers, replacing, sync, temporary_beside
 from blin.models import MODELS
 from blin.training.interrupts import deferred_interrupts
-from blin.training.state import Progress, load_state, save_state
+from blin.training.state import Progress, State, load_state, open_state, save_state
+
+T = TypeVar("T")
 
 METRIC = "NDCG@10"
 """The validation metric that chooses the best epoch."""
 
 STATE_FILE = "checkpoints/last.safetensors"
 
+BEST_FILE = "checkpoints/best.safetensors"
+"""The weights of a best epoch, until the state that knows of it is saved and they are moved."""
+
+LOCK_FILE = "checkpoints/lock"
+
+SAVE_SECONDS = 600.0
+"""The state is saved after this time, also in the middle of an epoch."""
 
 _CHOICES = {
     "schedule": ("constant", "linear", "cosine"),
@@ -126,9 +146,12 @@ class TrainingConfig:
 
 @dataclass(frozen=True)
 class Started:
-    """Training begins, or goes on."""
+    """Training begins, or goes on after so many epochs and steps of the next."""
 
     run: Path
+    epoch: int
+    step: int
+    finished: bool
     epochs: int
     steps_per_epoch: int
     parameters: int
@@ -218,8 +241,8 @@ def train(
     settings = {**MODELS[model].defaults, **settings}
     settings.setdefault("max_len", fitting_max_len(dataset))
     trainer = _Trainer(dataset, model, settings, device, threads, on_event)
-    trainer.create_run(runs_dir)
-    return trainer.fit()
+    with trainer.create_run(runs_dir):
+        return trainer.fit()
 
 
 def resume(
@@ -249,25 +272,78 @@ def resume(
     if TrainingConfig not in setting_classes(config["model"]):
         raise CheckpointError(f"{run}: {config['model']} learns in one go: its run is complete")
     # Sums split among another number of threads round differently.
-    threads = config.get("threads", 1) if threads is None else threads
+    threads = config["threads"] if threads is None else threads
     changes = dict(settings or {})
     for name in changes:
         if name not in ("epochs", "patience"):
             raise ConfigError(f"{name}: a resumed run keeps its settings; train a new one instead")
-    dataset = open_run_dataset(run, config, data_dir=data_dir)
-    merged = {**config["settings"], **changes}
-    if (
-        merged["epochs"] != config["settings"]["epochs"]
-        and merged.get("schedule", "constant") != "constant"
-    ):
-        raise ConfigError(
-            f"epochs: the schedule of this run ends at epoch "
-            f"{config['settings']['epochs']}; train a new one instead"
-        )
-    check_known(merged, *setting_classes(config["model"]))
-    trainer = _Trainer(dataset, config["model"], merged, device, threads, on_event)
-    trainer.open_run(run)
-    return trainer.fit()
+    (run / LOCK_FILE).parent.mkdir(exist_ok=True)
+    with lock(run / LOCK_FILE, what=str(run)):
+        dataset = open_run_dataset(run, config, data_dir=data_dir)
+        _check_settings(run, config)
+        merged = {**config["settings"], **changes}
+        if (
+            merged["epochs"] != config["settings"]["epochs"]
+            and merged.get("schedule", "constant") != "constant"
+        ):
+            raise ConfigError(
+                f"epochs: the schedule of this run ends at epoch "
+                f"{config['settings']['epochs']}; train a new one instead"
+            )
+        state = _open_state(run, config, dataset)
+        if state is not None and state.progress.epoch > merged["epochs"]:
+            raise ConfigError(
+                f"epochs: expected at least the {state.progress.epoch} that {run} has trained "
+                f"already, found {merged['epochs']}"
+            )
+        trainer = _Trainer(dataset, config["model"], merged, device, threads, on_event)
+        trainer.open_run(run, state)
+        if changes:
+            _write_config(run, {**config, "settings": merged})
+        return trainer.fit()
+
+
+def _check_settings(run: Path, config: Mapping[str, Any]) -> None:
+    """Raises CheckpointError unless a model can be built and trained by a run's settings."""
+    file, settings = run / "config.toml", config["settings"]
+    own = {field.name for field in fields(TrainingConfig)}
+    model_config(file, config["model"], {k: v for k, v in settings.items() if k not in own})
+    try:
+        build(TrainingConfig, settings)
+        if missing := {"epochs", "patience", "seed"} - settings.keys():
+            raise ConfigError(f"settings: expected {', '.join(sorted(missing))}, found none")
+    except ConfigError as cause:
+        raise CheckpointError(f"{file}: {cause}") from cause
+
+
+def _open_state(run: Path, config: Mapping[str, Any], dataset: Dataset) -> State | None:
+    """Returns the state that a run was left in, checked before memory is taken for its model.
+
+    A run that was killed before it saved any has none, and begins anew.
+    """
+    path = run / STATE_FILE
+    if not path.exists():
+        if (run / "history.jsonl").exists():
+            raise CheckpointError(f"{path}: missing: train a new run instead")
+        return None
+    header = read_header(path)
+    name, settings = config["model"], config["settings"]
+    built = build(MODELS[name].config, settings)
+    most = len(header.tensors)
+    module = outline(run / "config.toml", name, dataset.num_items, built, most=most)
+    return open_state(path, header, module, _identity(name, dataset, settings))
+
+
+def _identity(model: str, dataset: Dataset, settings: Mapping[str, object]) -> dict[str, object]:
+    """Returns what a state must have in common with the run that goes on with it."""
+    free = ("epochs", "patience")
+    kept = {name: value for name, value in settings.items() if name not in free}
+    return {"model": model, "fingerprint": dataset.fingerprint, **kept}
+
+
+def _write_config(run: Path, config: Mapping[str, Any]) -> None:
+    with replacing(run / "config.toml") as temporary:
+        temporary.write_text(tomli_w.dumps(config), encoding="utf-8")
 
 
 def setting_classes(model: str) -> tuple[type, ...]:
@@ -334,33 +410,82 @@ class _Trainer:
             self.device.type, enabled=self.config.precision == "fp16"
         )
         self.progress = Progress()
+        self.saved = time.perf_counter()
         self.run = Path()
 
-    def create_run(self, runs_dir: Path) -> None:
-        """Makes the run directory, complete but for what training adds, and names it."""
+    def create_run(self, runs_dir: Path) -> IO[str]:
+        """Makes the run directory, complete but for what training adds, and names it.
 
-        def fill(new: Path) -> None:
+        Returns:
+            Its lock, which keeps other processes away until it is closed.
+        """
+
+        def fill(new: Path) -> IO[str]:
             (new / "checkpoints").mkdir()
             self.trained.save_description(new / "model")
+            return lock(new / LOCK_FILE, what=str(new))
 
         label = f"{self.trained.name}-s{self.config.seed}"
-        self.run = _create_run(
+        self.run, held = _create_run(
             runs_dir, self.dataset, self.trained, self.settings, label=label, fill=fill
         )
+        return held
 
-    def open_run(self, run: Path) -> None:
-        """Takes up the state that a run was left in."""
+    def open_run(self, run: Path, state: State | None) -> None:
+        """Takes up the state that a run was left in, and removes what a killed process left."""
         self.run = run
-        if (run / STATE_FILE).exists():
-            self.progress = load_state(run / STATE_FILE, self.module, self.optimizer)
-            self.scaler.load_state_dict(self.progress.scaler)
+        own = (run, run / "checkpoints", run / "model", run / "eval")
+        around = (run.parent, run.parent.parent) if run.parent.name == self.dataset.name else ()
+        for directory in (*own, *around):
+            remove_leftovers(directory)
+        if state is not None:
+            load_state(state, self.module, self.optimizer)
+            self.progress = state.progress
+            try:
+                self.scaler.load_state_dict(self.progress.scaler)
+            except (KeyError, RuntimeError, TypeError) as cause:
+                raise CheckpointError(f"{state.path}: its scaler does not fit this run") from cause
+            if self.progress.step > self.loader.steps_per_epoch:
+                raise CheckpointError(
+                    f"{state.path}: expected at most {self.loader.steps_per_epoch} steps of an "
+                    f"epoch, found {self.progress.step}"
+                )
+        self._take_best()
+        if self.progress.best_epoch == 0:
+            self.trained.save_description(run / "model")
+        else:
+            self._check_best()
+        if state is not None:
             self._write_history()
-        elif (run / "history.jsonl").exists():
-            raise CheckpointError(f"{run / STATE_FILE}: missing: train a new run instead")
-        if self.progress.epoch > self.config.epochs:
-            raise ConfigError(
-                f"epochs: expected at least the {self.progress.epoch} that {run} has trained "
-                f"already, found {self.config.epochs}"
+
+    def _take_best(self) -> None:
+        """Moves the weights of the best epoch to the model, now that the state knows of it.
+
+        Weights of an epoch that the state does not know of are of no use: the process was killed
+        before it saved that epoch, which will be trained again.
+        """
+        staged = self.run / BEST_FILE
+        if not staged.exists():
+            return
+        if read_header(staged).about.get("epoch") == self.progress.best_epoch:
+            staged.replace(self.run / "model" / WEIGHTS_FILE)
+            sync(self.run / "model")
+        else:
+            staged.unlink()
+        sync(staged.parent)
+
+    def _check_best(self) -> None:
+        """Raises CheckpointError unless the model of the run is that of the state's best epoch."""
+        path = self.run / "model"
+        model = TrainedModel.load(path)
+        if model.description != self.trained.description:
+            raise CheckpointError(f"{path}: expected the model of this run, found another")
+        expected = self.progress.best_epoch
+        found = read_header(path / WEIGHTS_FILE).about.get("epoch", expected)
+        if found != expected:
+            raise CheckpointError(
+                f"{path / WEIGHTS_FILE}: expected the weights of epoch {expected}, the best of "
+                f"{STATE_FILE}, found those of epoch {found!s:.20}"
             )
 
     def fit(self) -> RunResult:
@@ -369,6 +494,9 @@ class _Trainer:
         self.tell(
             Started(
                 run=self.run,
+                epoch=progress.epoch,
+                step=progress.step,
+                finished=self._is_finished(),
                 epochs=config.epochs,
                 steps_per_epoch=self.loader.steps_per_epoch,
                 parameters=sum(p.numel() for p in self.module.parameters()),
@@ -376,7 +504,7 @@ class _Trainer:
             )
         )
         with deferred_interrupts() as stop:
-            while progress.epoch < config.epochs and not self._out_of_patience():
+            while not self._is_finished():
                 begin, before = time.perf_counter(), progress.seconds
                 self.loader.waited = 0.0
                 first = progress.step
@@ -385,15 +513,20 @@ class _Trainer:
                     users = (progress.step - first) * config.batch_size
                     speed = users / max(1e-9, time.perf_counter() - begin)
                     self.tell(Step(progress.epoch + 1, progress.step, losses, speed))
-                    if stop:
+                    if stop or time.perf_counter() - self.saved > SAVE_SECONDS:
                         progress.seconds = before + time.perf_counter() - begin
                         self._save()
+                    if stop:
                         raise stop.exception()
                 self._finish_epoch(begin, before)
+                if stop:
+                    raise stop.exception()
         return self._test()
 
-    def _out_of_patience(self) -> bool:
-        return self.progress.epoch - self.progress.best_epoch >= self.config.patience
+    def _is_finished(self) -> bool:
+        progress, config = self.progress, self.config
+        out_of_patience = progress.epoch - progress.best_epoch >= config.patience
+        return progress.epoch >= config.epochs or out_of_patience
 
     def _step(self, batch: Batch) -> dict[str, float]:
         """Learns from a batch and returns its losses."""
@@ -432,7 +565,7 @@ class _Trainer:
         best = metrics[METRIC] > progress.best_metric
         if best:
             progress.best_epoch, progress.best_metric = progress.epoch, metrics[METRIC]
-            self.trained.save_weights(self.run / "model")
+            self.trained.save_weights(self.run / BEST_FILE, epoch=progress.epoch)
         progress.seconds = before + time.perf_counter() - begin
         progress.history.append(
             {
@@ -444,6 +577,7 @@ class _Trainer:
             }
         )
         self._save()
+        self._take_best()
         self._write_history()
         seconds = time.perf_counter() - begin
         self.tell(Validated(progress.epoch, means, metrics, best, seconds, self.loader.waited))
@@ -457,8 +591,11 @@ class _Trainer:
     def _save(self) -> None:
         """Saves the state; from now on the run can be resumed, and is the latest."""
         self.progress.scaler = self.scaler.state_dict()
-        save_state(self.run / STATE_FILE, self.module, self.optimizer, self.progress)
-        _point_latest(self.run)
+        identity = _identity(self.trained.name, self.dataset, self.settings)
+        save_state(self.run / STATE_FILE, self.module, self.optimizer, self.progress, identity)
+        self.saved = time.perf_counter()
+        if self.run.parent.name == self.dataset.name:
+            _point_latest(self.run)
 
     def _test(self) -> RunResult:
         """Evaluates the kept model on the test items."""
@@ -501,9 +638,10 @@ def _count(
     def fill(new: Path) -> None:
         trained.save(new / "model")
         test.save(new / "eval")
-        (new / "history.jsonl").write_text(json.dumps(record) + "\n", encoding="utf-8")
+        with replacing(new / "history.jsonl") as history:
+            history.write_text(json.dumps(record) + "\n", encoding="utf-8")
 
-    run = _create_run(runs_dir, dataset, trained, asdict(config), label=model, fill=fill)
+    run, _ = _create_run(runs_dir, dataset, trained, asdict(config), label=model, fill=fill)
     _point_latest(run)
     return RunResult(run, 0, 0, seconds, test.metrics, valid, test.protocol)
 
@@ -515,8 +653,8 @@ def _create_run(
     settings: Mapping[str, object],
     *,
     label: str,
-    fill: Callable[[Path], None],
-) -> Path:
+    fill: Callable[[Path], T],
+) -> tuple[Path, T]:
     """Makes a run directory out of sight, has it filled, and gives it a name.
 
     Args:
@@ -526,14 +664,22 @@ def _create_run(
         settings: all of them.
         label: the end of the name.
         fill: writes into the directory, in which ``model`` and ``eval`` are there and empty.
+
+    Returns:
+        The run, and what ``fill`` returned.
     """
     parent = runs_dir / dataset.name
     parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".new-", dir=parent) as scratch:
+    for directory in (runs_dir, parent):
+        remove_leftovers(directory)
+    suffix = temporary_beside(parent).suffix
+    with tempfile.TemporaryDirectory(suffix, ".new-", parent) as scratch:
         new = Path(scratch) / "run"
         (new / "eval").mkdir(parents=True)
         (new / "model").mkdir()
         config = {
+            "format_version": FORMAT_VERSION,
+            "blin_version": version("blin-rec"),
             "model": trained.name,
             "dataset": dataset.name,
             "dataset_path": str(dataset.path.resolve()),
@@ -541,11 +687,12 @@ def _create_run(
             "threads": torch.get_num_threads(),
             "settings": settings,
         }
-        (new / "config.toml").write_text(tomli_w.dumps(config), encoding="utf-8")
-        environment = json.dumps(_environment(trained.device), indent=2)
-        (new / "environment.json").write_text(environment + "\n", encoding="utf-8")
-        fill(new)
-        return _rename_to_free_name(new, parent, label)
+        _write_config(new, config)
+        with replacing(new / "environment.json") as environment:
+            text = json.dumps(_environment(trained.device), indent=2) + "\n"
+            environment.write_text(text, encoding="utf-8")
+        filled = fill(new)
+        return _rename_to_free_name(new, parent, label), filled
 
 
 def _environment(device: torch.device) -> dict[str, object]:
@@ -575,9 +722,14 @@ def _rename_to_free_name(new: Path, parent: Path, label: str) -> Path:
 
 
 def _point_latest(run: Path) -> None:
-    """Makes the runs' ``latest`` a link to this one, in one step."""
+    """Makes the runs' ``latest`` a link to this one, in one step.
+
+    Where there can be no links, there is no ``latest``; a training does not fail for it.
+    """
     runs_dir = run.parent.parent
-    temporary = runs_dir / f".latest-{os.getpid()}"
-    temporary.unlink(missing_ok=True)
-    temporary.symlink_to(run.relative_to(runs_dir))
-    temporary.replace(runs_dir / "latest")
+    temporary = temporary_beside(runs_dir / "latest")
+    with suppress(OSError):
+        temporary.unlink(missing_ok=True)
+        temporary.symlink_to(run.relative_to(runs_dir))
+        temporary.replace(runs_dir / "latest")
+        sync(runs_dir)
