@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from blin.cli import options
+from blin.cli.config_file import ConfigFile, built_in_configs
 from blin.cli.lookup import open_dataset
 from blin.cli.output import Output, duration_of
 from blin.cli.training_display import TrainingLines, training_display
 from blin.config import default_data_dir
-from blin.errors import ConfigError, did_you_mean
+from blin.errors import CheckpointError
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -23,14 +24,8 @@ else:
     import tomli as tomllib
 
 if TYPE_CHECKING:
+    from blin.data.dataset import Dataset
     from blin.training.trainer import RunResult
-
-BUILT_IN = Path(__file__).parent.parent / "configs"
-
-
-def built_in_configs() -> list[str]:
-    """Returns the names of the configurations that come with blin."""
-    return sorted(file.stem for file in BUILT_IN.glob("*.toml"))
 
 
 @click.command()
@@ -100,17 +95,27 @@ def train(
     A dataset of the catalogue (see `blin datasets`) is downloaded and prepared first. The model
     that does best on the validation items is kept, and tested once at the end.
     """
-    if (dataset is None) == (resume is None):
+    if dataset is not None and resume is not None:
         raise click.UsageError("give either --dataset NAME or --resume RUN")
     if resume is not None and model is not None:
         raise click.UsageError("a resumed run keeps its model: leave out --model")
-    settings = merged_settings(config, named, assignments)
+    if resume is not None and config is not None:
+        raise click.UsageError("a resumed run keeps its settings: leave out --config")
+    file = None if config is None else ConfigFile.read(config)
+    if dataset is None and (file is None or file.dataset is None) and resume is None:
+        raise click.UsageError("give either --dataset NAME or --resume RUN")
+    if file is not None:
+        file.check(model)
+        model, threads = model or file.model, threads or file.threads
+    settings = merged_settings({} if file is None else file.settings, named, assignments)
     from blin.checkpoint import find_run
     from blin.training import trainer
 
     opened = None
     if dataset is not None:
         opened = open_dataset(dataset, data_dir=data_dir or default_data_dir(), output=output)
+    elif file is not None:
+        opened = open_dataset_of(file, data_dir=data_dir, output=output)
     with training_display(output) as display, saying_how_to_resume(display):
         if opened is None:
             result = trainer.resume(
@@ -173,39 +178,32 @@ def show_result(result: RunResult, output: Output) -> None:
     output.table(("metric", "test"), list(result.metrics.items()))
 
 
+def open_dataset_of(file: ConfigFile, *, data_dir: Path | None, output: Output) -> Dataset:
+    """Opens the dataset that a configuration names: in ``data_dir``, or where the run had it."""
+    name, path = file.dataset or "", file.dataset_path
+    if data_dir is None and path is not None and (Path(path) / "dataset.json").exists():
+        name = path
+    dataset = open_dataset(name, data_dir=data_dir or default_data_dir(), output=output)
+    if file.fingerprint not in (None, dataset.fingerprint):
+        raise CheckpointError(
+            f"{file.source}: expected the dataset it was written for, found other sequences in "
+            f"{dataset.path}; to train on them all the same, add --dataset {file.dataset}"
+        )
+    output.note(f"{file.source}: the dataset is {dataset.path}")
+    return dataset
+
+
 def merged_settings(
-    config: str | None, named: Mapping[str, object], assignments: Sequence[str]
+    settings: Mapping[str, object], named: Mapping[str, object], assignments: Sequence[str]
 ) -> dict[str, object]:
     """Returns one mapping of settings: the file's, over them the options', over them --set's."""
-    settings = {} if config is None else read_settings(config)
-    settings |= {name: value for name, value in named.items() if value is not None}
+    settings = {**settings, **{name: value for name, value in named.items() if value is not None}}
     for assignment in assignments:
         key, equals, text = assignment.partition("=")
         if not equals:
             raise click.UsageError(f'--set: expected KEY=VALUE, found "{assignment}"')
         settings[key.strip().replace("-", "_")] = _value(text.strip())
     return settings
-
-
-def read_settings(config: str) -> dict[str, object]:
-    """Returns the settings of a built-in configuration or of a TOML file.
-
-    Of a file, the table ``[settings]`` is taken, as in a run's ``config.toml``, or all of it.
-    """
-    known = built_in_configs()
-    file = BUILT_IN / f"{config}.toml" if config in known else Path(config)
-    try:
-        content = tomllib.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        hint = did_you_mean(config, known) or f"; built in are {', '.join(known)}"
-        raise ConfigError(f'no settings "{config}": no such file{hint}') from error
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
-        raise ConfigError(f"{config}: expected a TOML file of settings: {reason}") from error
-    settings = content.get("settings", content)
-    if not isinstance(settings, dict):
-        raise ConfigError(f"{config}: expected settings to be a table, found {settings!r}")
-    return dict(settings)
 
 
 def _value(text: str) -> object:

@@ -9,7 +9,7 @@ import platform
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from importlib.metadata import version
@@ -204,16 +204,48 @@ def train(
         ConfigError: A setting is unknown or out of range.
         KeyboardInterrupt: A stop was asked for; the state is saved, :func:`resume` goes on.
     """
+    trainer = new_trainer(
+        dataset, model=model, settings=settings, device=device, threads=threads, on_event=on_event
+    )
+    trainer.create_run(runs_dir)
+    return trainer.fit()
+
+
+def new_trainer(
+    dataset: Dataset,
+    *,
+    model: str,
+    settings: Mapping[str, object] | None,
+    device: str,
+    threads: int | None,
+    on_event: Callable[[Event], None] | None = None,
+) -> Trainer:
+    """Returns what :func:`train` trains with, for the same arguments; no run is made yet."""
     settings = dict(settings or {})
+    check_settings(model, settings)
+    settings = {**MODELS[model].defaults, **settings}
+    settings.setdefault("max_len", fitting_max_len(dataset))
+    return Trainer(dataset, model, settings, device, threads, on_event)
+
+
+def check_settings(
+    model: str, settings: Mapping[str, object], *, other_keys: Iterable[str] = ()
+) -> None:
+    """Raises ConfigError unless there is a model of this name, with such settings.
+
+    Args:
+        model: a key of ``MODELS``.
+        settings: fields of the model's config and of :class:`TrainingConfig`.
+        other_keys: what may have been meant by a setting that there is not.
+    """
     if model not in MODELS:
         hint = did_you_mean(model, MODELS) or f"; known are {', '.join(MODELS)}"
         raise ConfigError(f'unknown model "{model}"{hint}')
-    check_known(settings, MODELS[model].config, TrainingConfig)
+    config = MODELS[model].config
+    check_known(settings, config, TrainingConfig, other_keys=other_keys)
     settings = {**MODELS[model].defaults, **settings}
-    settings.setdefault("max_len", fitting_max_len(dataset))
-    trainer = _Trainer(dataset, model, settings, device, threads, on_event)
-    trainer.create_run(runs_dir)
-    return trainer.fit()
+    build(config, settings)
+    build(TrainingConfig, settings)
 
 
 def resume(
@@ -257,7 +289,7 @@ def resume(
             f"{config['settings']['epochs']}; train a new one instead"
         )
     check_known(merged, MODELS[config["model"]].config, TrainingConfig)
-    trainer = _Trainer(dataset, config["model"], merged, device, threads, on_event)
+    trainer = Trainer(dataset, config["model"], merged, device, threads, on_event)
     trainer.open_run(run)
     return trainer.fit()
 
@@ -268,7 +300,7 @@ def fitting_max_len(dataset: Dataset) -> int:
     return next((length for length in (50, 100) if typical <= length), 200)
 
 
-class _Trainer:
+class Trainer:
     """A module, its optimiser, its batches and how far it has come."""
 
     def __init__(
@@ -371,7 +403,7 @@ class _Trainer:
                 self.loader.waited = 0.0
                 first = progress.step
                 for batch in self.loader.epoch(progress.epoch, first_step=first):
-                    losses = self._step(batch.to(self.device))
+                    losses = self.step(batch.to(self.device))
                     users = (progress.step - first) * config.batch_size
                     speed = users / max(1e-9, time.perf_counter() - begin)
                     self.tell(Step(progress.epoch + 1, progress.step, losses, speed))
@@ -385,7 +417,7 @@ class _Trainer:
     def _out_of_patience(self) -> bool:
         return self.progress.epoch - self.progress.best_epoch >= self.config.patience
 
-    def _step(self, batch: Batch) -> dict[str, float]:
+    def step(self, batch: Batch) -> dict[str, float]:
         """Learns from a batch and returns its losses."""
         progress, config = self.progress, self.config
         epoch = progress.epoch + (progress.step + 0.5) / self.loader.steps_per_epoch
