@@ -12,6 +12,7 @@ import click
 
 from blin.cli import options
 from blin.cli.config_file import ConfigFile, built_in_configs
+from blin.cli.dry_run import show_forecast
 from blin.cli.lookup import open_dataset
 from blin.cli.output import Output, duration_of
 from blin.cli.training_display import TrainingLines, training_display
@@ -68,6 +69,11 @@ if TYPE_CHECKING:
     "--seed", type=click.IntRange(min=0), help="Seed of all that is drawn by chance.  [default: 0]"
 )
 @click.option("--resume", metavar="RUN|latest", help="Continue a run that was interrupted.")
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Say what the training will take, by a few of its batches; write nothing.",
+)
 @options.device
 @options.threads
 @click.option(
@@ -83,6 +89,7 @@ def train(
     config: str | None,
     assignments: tuple[str, ...],
     resume: str | None,
+    dry_run: bool,
     device: str,
     threads: int | None,
     data_dir: Path | None,
@@ -99,6 +106,8 @@ def train(
         raise click.UsageError("give either --dataset NAME or --resume RUN")
     if resume is not None and model is not None:
         raise click.UsageError("a resumed run keeps its model: leave out --model")
+    if resume is not None and dry_run:
+        raise click.UsageError("--dry-run is for a new run: leave out --resume")
     if resume is not None and config is not None:
         raise click.UsageError("a resumed run keeps its settings: leave out --config")
     file = None if config is None else ConfigFile.read(config)
@@ -108,14 +117,27 @@ def train(
         file.check(model)
         model, threads = model or file.model, threads or file.threads
     settings = merged_settings({} if file is None else file.settings, named, assignments)
+    opened = None
+    if dataset is not None:
+        opened = open_dataset(
+            dataset,
+            data_dir=data_dir or default_data_dir(),
+            output=output,
+            may_fetch=not dry_run,
+        )
+    elif file is not None:
+        opened = open_dataset_of(file, data_dir=data_dir, output=output, may_fetch=not dry_run)
+    if dry_run and opened is not None:
+        from blin.training.forecast import forecast
+
+        found = forecast(
+            opened, model=model or "blin", settings=settings, device=device, threads=threads
+        )
+        show_forecast(found, output)
+        return
     from blin.checkpoint import find_run
     from blin.training import trainer
 
-    opened = None
-    if dataset is not None:
-        opened = open_dataset(dataset, data_dir=data_dir or default_data_dir(), output=output)
-    elif file is not None:
-        opened = open_dataset_of(file, data_dir=data_dir, output=output)
     with training_display(output) as display, saying_how_to_resume(display):
         if opened is None:
             result = trainer.resume(
@@ -178,12 +200,15 @@ def show_result(result: RunResult, output: Output) -> None:
     output.table(("metric", "test"), list(result.metrics.items()))
 
 
-def open_dataset_of(file: ConfigFile, *, data_dir: Path | None, output: Output) -> Dataset:
+def open_dataset_of(
+    file: ConfigFile, *, data_dir: Path | None, output: Output, may_fetch: bool
+) -> Dataset:
     """Opens the dataset that a configuration names: in ``data_dir``, or where the run had it."""
     name, path = file.dataset or "", file.dataset_path
     if data_dir is None and path is not None and (Path(path) / "dataset.json").exists():
         name = path
-    dataset = open_dataset(name, data_dir=data_dir or default_data_dir(), output=output)
+    place = data_dir or default_data_dir()
+    dataset = open_dataset(name, data_dir=place, output=output, may_fetch=may_fetch)
     if file.fingerprint not in (None, dataset.fingerprint):
         raise CheckpointError(
             f"{file.source}: expected the dataset it was written for, found other sequences in "
