@@ -69,6 +69,7 @@ if TYPE_CHECKING:
     "--seed", type=click.IntRange(min=0), help="Seed of all that is drawn by chance.  [default: 0]"
 )
 @click.option("--resume", metavar="RUN|latest", help="Continue a run that was interrupted.")
+@click.option("--tensorboard", is_flag=True, help="Write curves for TensorBoard, to tb in the run.")
 @click.option(
     "--dry-run",
     is_flag=True,
@@ -89,6 +90,7 @@ def train(
     config: str | None,
     assignments: tuple[str, ...],
     resume: str | None,
+    tensorboard: bool,
     dry_run: bool,
     device: str,
     threads: int | None,
@@ -130,6 +132,11 @@ def train(
     if dry_run and opened is not None:
         from blin.training.forecast import forecast
 
+        if tensorboard:
+            from blin.training.tensorboard import require_tensorboard
+
+            require_tensorboard()
+
         found = forecast(
             opened, model=model or "blin", settings=settings, device=device, threads=threads
         )
@@ -146,6 +153,7 @@ def train(
                 settings=settings,
                 device=device,
                 threads=threads,
+                tensorboard=tensorboard,
                 on_event=display.show,
             )
         else:
@@ -156,6 +164,7 @@ def train(
                 runs_dir=runs_dir,
                 device=device,
                 threads=threads,
+                tensorboard=tensorboard,
                 on_event=display.show,
             )
     output.result(

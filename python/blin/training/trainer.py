@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from importlib.metadata import version
@@ -31,6 +32,7 @@ from blin.files import replacing, sync
 from blin.models import MODELS
 from blin.training.interrupts import deferred_interrupts
 from blin.training.state import Progress, load_state, save_state
+from blin.training.tensorboard import Curves, curves, require_tensorboard
 
 METRIC = "NDCG@10"
 """The validation metric that chooses the best epoch."""
@@ -186,6 +188,7 @@ def train(
     runs_dir: Path,
     device: str = "auto",
     threads: int | None = None,
+    tensorboard: bool = False,
     on_event: Callable[[Event], None] | None = None,
 ) -> RunResult:
     """Trains a model and writes a run directory.
@@ -198,15 +201,20 @@ def train(
         runs_dir: the run becomes ``<runs_dir>/<dataset>/<time>-<model>-s<seed>``.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         threads: of torch; None for its default.
+        tensorboard: write curves for TensorBoard, to ``tb`` in the run.
         on_event: told what happens.
 
     Raises:
+        BlinError: TensorBoard is wanted and not installed.
         ConfigError: A setting is unknown or out of range.
         KeyboardInterrupt: A stop was asked for; the state is saved, :func:`resume` goes on.
     """
+    if tensorboard:
+        require_tensorboard()
     trainer = new_trainer(
         dataset, model=model, settings=settings, device=device, threads=threads, on_event=on_event
     )
+    trainer.tensorboard = tensorboard
     trainer.create_run(runs_dir)
     return trainer.fit()
 
@@ -255,6 +263,7 @@ def resume(
     settings: Mapping[str, object] | None = None,
     device: str = "auto",
     threads: int | None = None,
+    tensorboard: bool = False,
     on_event: Callable[[Event], None] | None = None,
 ) -> RunResult:
     """Goes on with a run that was stopped, as if it had not been.
@@ -265,6 +274,7 @@ def resume(
         settings: ``epochs`` and ``patience`` may differ from before, nothing else.
         device: as for :func:`train`.
         threads: of torch; None for as many as the run had before.
+        tensorboard: write curves for TensorBoard; a run that has some goes on with them.
         on_event: as for :func:`train`.
 
     Raises:
@@ -272,6 +282,9 @@ def resume(
         ConfigError: Another setting is to change.
     """
     config = read_run_config(run)
+    tensorboard = tensorboard or (run / "tb").is_dir()
+    if tensorboard:
+        require_tensorboard()
     # Sums split among another number of threads round differently.
     threads = config.get("threads", 1) if threads is None else threads
     changes = dict(settings or {})
@@ -290,6 +303,7 @@ def resume(
         )
     check_known(merged, MODELS[config["model"]].config, TrainingConfig)
     trainer = Trainer(dataset, config["model"], merged, device, threads, on_event)
+    trainer.tensorboard = tensorboard
     trainer.open_run(run)
     return trainer.fit()
 
@@ -346,6 +360,9 @@ class Trainer:
         )
         self.progress = Progress()
         self.run = Path()
+        self.tensorboard = False
+        self._curves: Curves | None = None
+        self._speed: float | None = None
 
     def create_run(self, runs_dir: Path) -> None:
         """Makes the run directory, complete but for what training adds, and names it."""
@@ -397,15 +414,16 @@ class Trainer:
                 settings=self.settings,
             )
         )
-        with deferred_interrupts() as stop:
+        with self._open_curves() as self._curves, deferred_interrupts() as stop:
             while progress.epoch < config.epochs and not self._out_of_patience():
                 begin, before = time.perf_counter(), progress.seconds
-                self.loader.waited = 0.0
+                self.loader.waited, self._speed = 0.0, None
                 first = progress.step
                 for batch in self.loader.epoch(progress.epoch, first_step=first):
                     losses = self.step(batch.to(self.device))
                     users = (progress.step - first) * config.batch_size
                     speed = users / max(1e-9, time.perf_counter() - begin)
+                    self._speed = round(speed, 1)
                     self.tell(Step(progress.epoch + 1, progress.step, losses, speed))
                     if stop:
                         progress.seconds = before + time.perf_counter() - begin
@@ -413,6 +431,11 @@ class Trainer:
                         raise stop.exception()
                 self._finish_epoch(begin, before)
         return self._test()
+
+    def _open_curves(self) -> AbstractContextManager[Curves | None]:
+        if not self.tensorboard:
+            return nullcontext()
+        return curves(self.run / "tb", self.progress.history)
 
     def _out_of_patience(self) -> bool:
         return self.progress.epoch - self.progress.best_epoch >= self.config.patience
@@ -456,17 +479,20 @@ class Trainer:
             progress.best_epoch, progress.best_metric = progress.epoch, metrics[METRIC]
             self.trained.save_weights(self.run / "model")
         progress.seconds = before + time.perf_counter() - begin
-        progress.history.append(
-            {
-                "epoch": progress.epoch,
-                "losses": means,
-                "valid": metrics,
-                "seconds": round(progress.seconds, 3),
-                "data_wait": round(self.loader.waited, 3),
-            }
-        )
+        record = {
+            "epoch": progress.epoch,
+            "losses": means,
+            "valid": metrics,
+            "learning_rate": self.config.learning_rate_at(progress.epoch - 0.5 / steps),
+            "users_per_second": self._speed,
+            "seconds": round(progress.seconds, 3),
+            "data_wait": round(self.loader.waited, 3),
+        }
+        progress.history.append(record)
         self._save()
         self._write_history()
+        if self._curves is not None:
+            self._curves.write(record)
         seconds = time.perf_counter() - begin
         self.tell(Validated(progress.epoch, means, metrics, best, seconds, self.loader.waited))
 
