@@ -104,17 +104,29 @@ def _ranks(
             scores = model.score(batch, torch.cat([targets, draw(users[part])], dim=1))
             own = scores[:, :1]
             _check(scores)
-        above = _count(scores > own)
-        level = _count(scores == own)  # the held-out item among them
+        above, level = _above_and_level(scores, own)  # level: the held-out item among them
         ranks[part] = 1 + above + np.floor(luck[part] * level).astype(np.int64)
         if on_progress is not None:
             on_progress(min(start + size, len(users)), len(users))
     return ranks
 
 
-def _count(marks: Tensor) -> NDArray[np.int32]:
-    """Counts per row; summing booleans as bytes is many times faster than as booleans."""
-    return marks.view(torch.int8).sum(1, dtype=torch.int32).cpu().numpy()
+def _above_and_level(scores: Tensor, own: Tensor) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Returns how many scores of each row are above its own one, and how many equal it."""
+    if scores.device.type == "cpu":
+        # NumPy compares and counts five times as fast as torch does.
+        rows, mine = scores.numpy(), own.numpy()
+        return _count(rows > mine), _count(rows == mine)
+    # Summing booleans as bytes is many times faster than as booleans.
+    above, level = (
+        marks.view(torch.int8).sum(1, dtype=torch.int64).cpu().numpy()
+        for marks in (scores > own, scores == own)
+    )
+    return above, level
+
+
+def _count(marks: NDArray[np.bool_]) -> NDArray[np.int64]:
+    return np.fromiter(map(np.count_nonzero, marks), dtype=np.int64, count=len(marks))
 
 
 def _check(scores: Tensor) -> None:
