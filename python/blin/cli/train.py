@@ -30,8 +30,14 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.option("--dataset", metavar="NAME", help="A prepared dataset or one of the catalogue.")
-@click.option("--model", metavar="NAME", help="What to train.  [default: blin]")
+@click.option(
+    "--dataset",
+    metavar="NAME",
+    help="A prepared dataset or one of the catalogue.  [default: that of the --config file]",
+)
+@click.option(
+    "--model", metavar="NAME", help="What to train.  [default: that of the --config file, or blin]"
+)
 @click.option(
     "--lambda",
     "kl_weight",
