@@ -96,7 +96,8 @@ class TrainedModel:
     def score(self, batch: Batch, candidates: Tensor | None = None) -> Tensor:
         """Returns (B, V + 1) scores of the next item, or (B, K) for the candidates."""
         training = self.module.training
-        self.module.eval()
+        if training:
+            self.module.eval()
         try:
             with torch.no_grad():
                 device = self.device
@@ -104,7 +105,8 @@ class TrainedModel:
                     candidates = candidates.to(device)
                 return self.module.score(batch.to(device), candidates)  # type: ignore[no-any-return, operator]
         finally:
-            self.module.train(training)
+            if training:
+                self.module.train()
 
     @property
     def description(self) -> dict[str, Any]:

@@ -134,7 +134,7 @@ def test_a_training_killed_before_any_of_its_writes_comes_to_the_same(
         assert_whole(runs, unharmed["history"])
         assert go_on(blin, "each") == 0
         assert_same(result_of(runs), unharmed)
-X
+    assert [path.name[:11] for path in runs.rglob(".*")] == [".baselines-"]
 
 
 @pytest.mark.slow
@@ -155,7 +155,7 @@ def test_a_training_killed_at_a_hundred_random_moments_comes_to_the_same(
             kills += 1
             assert_whole(runs, unharmed["history"])
         assert_same(result_of(runs), unharmed)
-X
+    assert [path.name[:11] for path in runs.rglob(".*")] == [".baselines-"]
 
 
 def prepare(blin: Commands, log: str, data: str, **how: Any) -> int:

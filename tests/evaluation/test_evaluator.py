@@ -36,6 +36,16 @@ def test_ranks_are_those_of_a_sort(
         assert rank in reference.possible_ranks(scores, set(history), target)
 
 
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float64])
+def test_ranks_are_the_same_for_every_kind_of_floats(
+    small_dataset: Dataset, kind: torch.dtype
+) -> None:
+    model = random_model(small_dataset, levels=100)
+    expected = evaluate(model, small_dataset).ranks
+    model.table = model.table.to(kind)
+    assert evaluate(model, small_dataset).ranks.tolist() == expected.tolist()
+
+
 def test_a_constant_model_does_as_well_as_chance(small_dataset: Dataset) -> None:
     size = small_dataset.num_items + 1
     metrics = evaluate(Fixed(small_dataset, torch.ones(size, size)), small_dataset, k=[10]).metrics

@@ -13,6 +13,7 @@ import click
 from blin.cli.compare import compare
 from blin.cli.datasets import datasets
 from blin.cli.demo import demo
+from blin.cli.doctor import doctor
 from blin.cli.evaluate import evaluate
 from blin.cli.failures import ReportingGroup
 from blin.cli.inspect import inspect
@@ -63,5 +64,15 @@ def main(context: click.Context) -> None:
         click.echo(context.get_help())
 
 
-for command in (preprocess, inspect, train, evaluate, compare, recommend, datasets, demo):
+for command in (
+    preprocess,
+    inspect,
+    train,
+    evaluate,
+    compare,
+    recommend,
+    datasets,
+    demo,
+    doctor,
+):
     main.add_command(command)

@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from blin.cli import options
+from blin.cli.config_file import ConfigFile, built_in_configs
+from blin.cli.dry_run import show_forecast
 from blin.cli.lookup import open_dataset
 from blin.cli.output import Output, duration_of
 from blin.cli.training_display import METRIC, TrainingLines, training_display
 from blin.config import default_data_dir
-from blin.errors import ConfigError, did_you_mean
+from blin.errors import CheckpointError
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -23,23 +25,22 @@ else:
     import tomli as tomllib
 
 if TYPE_CHECKING:
+    from blin.data.dataset import Dataset
     from blin.training.trainer import RunResult
-
-BUILT_IN = Path(__file__).parent.parent / "configs"
-
-
-def built_in_configs() -> list[str]:
-    """Returns the names of the configurations that come with blin."""
-    return sorted(file.stem for file in BUILT_IN.glob("*.toml"))
 
 
 @click.command()
-@click.option("--dataset", metavar="NAME", help="A prepared dataset or one of the catalogue.")
+@click.option(
+    "--dataset",
+    metavar="NAME",
+    help="A prepared dataset or one of the catalogue.  [default: that of the --config file]",
+)
 @click.option(
     "--model",
     metavar="NAME",
     help="What to train: blin, blin-paper, blin-zc, blin-d, blin-dwc or blin-bkl; or a baseline, "
-    "counted in seconds: popularity, recent-popularity, markov or item-knn.  [default: blin]",
+    "counted in seconds: popularity, recent-popularity, markov or item-knn.  "
+    "[default: that of the --config file, or blin]",
 )
 @click.option(
     "--lambda",
@@ -78,6 +79,12 @@ def built_in_configs() -> list[str]:
     "--seed", type=click.IntRange(min=0), help="Seed of all that is drawn by chance.  [default: 0]"
 )
 @click.option("--resume", metavar="RUN|latest", help="Continue a run that was interrupted.")
+@click.option("--tensorboard", is_flag=True, help="Write curves for TensorBoard, to tb in the run.")
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Say what the training will take, by a few of its batches; write nothing.",
+)
 @options.device
 @options.threads
 @click.option(
@@ -93,6 +100,8 @@ def train(
     config: str | None,
     assignments: tuple[str, ...],
     resume: str | None,
+    tensorboard: bool,
+    dry_run: bool,
     device: str,
     threads: int | None,
     data_dir: Path | None,
@@ -106,17 +115,47 @@ def train(
     that does best on the validation items is kept, tested once at the end, and compared with the
     baselines.
     """
-    if (dataset is None) == (resume is None):
+    if dataset is not None and resume is not None:
         raise click.UsageError("give either --dataset NAME or --resume RUN")
     if resume is not None and model is not None:
         raise click.UsageError("a resumed run keeps its model: leave out --model")
-    settings = merged_settings(config, named, assignments)
+    if resume is not None and dry_run:
+        raise click.UsageError("--dry-run is for a new run: leave out --resume")
+    if resume is not None and config is not None:
+        raise click.UsageError("a resumed run keeps its settings: leave out --config")
+    file = None if config is None else ConfigFile.read(config)
+    if dataset is None and (file is None or file.dataset is None) and resume is None:
+        raise click.UsageError("give either --dataset NAME or --resume RUN")
+    if file is not None:
+        file.check(model)
+        model, threads = model or file.model, threads or file.threads
+    settings = merged_settings({} if file is None else file.settings, named, assignments)
+    opened = None
+    if dataset is not None:
+        opened = open_dataset(
+            dataset,
+            data_dir=data_dir or default_data_dir(),
+            output=output,
+            may_fetch=not dry_run,
+        )
+    elif file is not None:
+        opened = open_dataset_of(file, data_dir=data_dir, output=output, may_fetch=not dry_run)
+    if dry_run and opened is not None:
+        from blin.training.forecast import forecast
+
+        if tensorboard:
+            from blin.training.tensorboard import require_tensorboard
+
+            require_tensorboard()
+
+        found = forecast(
+            opened, model=model or "blin", settings=settings, device=device, threads=threads
+        )
+        show_forecast(found, output)
+        return
     from blin.checkpoint import find_run
     from blin.training import trainer
 
-    opened = None
-    if dataset is not None:
-        opened = open_dataset(dataset, data_dir=data_dir or default_data_dir(), output=output)
     with training_display(output) as display, saying_how_to_resume(display):
         if opened is None:
             result = trainer.resume(
@@ -125,6 +164,7 @@ def train(
                 settings=settings,
                 device=device,
                 threads=threads,
+                tensorboard=tensorboard,
                 on_event=display.show,
             )
         else:
@@ -135,6 +175,7 @@ def train(
                 runs_dir=runs_dir,
                 device=device,
                 threads=threads,
+                tensorboard=tensorboard,
                 on_event=display.show,
             )
     show_result(result, output)
@@ -216,39 +257,35 @@ def compared_baselines(
     return found
 
 
+def open_dataset_of(
+    file: ConfigFile, *, data_dir: Path | None, output: Output, may_fetch: bool
+) -> Dataset:
+    """Opens the dataset that a configuration names: in ``data_dir``, or where the run had it."""
+    name, path = file.dataset or "", file.dataset_path
+    if data_dir is None and path is not None and (Path(path) / "dataset.json").exists():
+        name = path
+    place = data_dir or default_data_dir()
+    dataset = open_dataset(name, data_dir=place, output=output, may_fetch=may_fetch)
+    if file.fingerprint not in (None, dataset.fingerprint):
+        raise CheckpointError(
+            f"{file.source}: expected the dataset it was written for, found other sequences in "
+            f"{dataset.path}; to train on them all the same, add --dataset {file.dataset}"
+        )
+    output.note(f"{file.source}: the dataset is {dataset.path}")
+    return dataset
+
+
 def merged_settings(
-    config: str | None, named: Mapping[str, object], assignments: Sequence[str]
+    settings: Mapping[str, object], named: Mapping[str, object], assignments: Sequence[str]
 ) -> dict[str, object]:
     """Returns one mapping of settings: the file's, over them the options', over them --set's."""
-    settings = {} if config is None else read_settings(config)
-    settings |= {name: value for name, value in named.items() if value is not None}
+    settings = {**settings, **{name: value for name, value in named.items() if value is not None}}
     for assignment in assignments:
         key, equals, text = assignment.partition("=")
         if not equals:
             raise click.UsageError(f'--set: expected KEY=VALUE, found "{assignment}"')
         settings[key.strip().replace("-", "_")] = _value(text.strip())
     return settings
-
-
-def read_settings(config: str) -> dict[str, object]:
-    """Returns the settings of a built-in configuration or of a TOML file.
-
-    Of a file, the table ``[settings]`` is taken, as in a run's ``config.toml``, or all of it.
-    """
-    known = built_in_configs()
-    file = BUILT_IN / f"{config}.toml" if config in known else Path(config)
-    try:
-        content = tomllib.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        hint = did_you_mean(config, known) or f"; built in are {', '.join(known)}"
-        raise ConfigError(f'no settings "{config}": no such file{hint}') from error
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
-        raise ConfigError(f"{config}: expected a TOML file of settings: {reason}") from error
-    settings = content.get("settings", content)
-    if not isinstance(settings, dict):
-        raise ConfigError(f"{config}: expected settings to be a table, found {settings!r}")
-    return dict(settings)
 
 
 def _value(text: str) -> object:

@@ -129,14 +129,26 @@ def _batches(
 
 def _ranks(scores: Tensor, own: Tensor, luck: NDArray[np.float64]) -> NDArray[np.int64]:
     """Returns the rank of what scores ``own``, itself among ``scores``, in each row."""
-    above = _count(scores > own)
-    level = _count(scores == own)
+    above, level = _above_and_level(scores, own)
     return np.int64(1) + above + np.floor(luck * level).astype(np.int64)
 
 
-def _count(marks: Tensor) -> NDArray[np.int32]:
-    """Counts per row; summing booleans as bytes is many times faster than as booleans."""
-    return marks.view(torch.int8).sum(1, dtype=torch.int32).cpu().numpy()
+def _above_and_level(scores: Tensor, own: Tensor) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Returns how many scores of each row are above its own one, and how many equal it."""
+    if scores.device.type == "cpu" and scores.dtype != torch.bfloat16:
+        # NumPy compares and counts five times as fast as torch does, and knows no bfloat16.
+        rows, mine = scores.numpy(), own.numpy()
+        return _count(rows > mine), _count(rows == mine)
+    # Summing booleans as bytes is many times faster than as booleans.
+    above, level = (
+        marks.view(torch.int8).sum(1, dtype=torch.int64).cpu().numpy()
+        for marks in (scores > own, scores == own)
+    )
+    return above, level
+
+
+def _count(marks: NDArray[np.bool_]) -> NDArray[np.int64]:
+    return np.fromiter(map(np.count_nonzero, marks), dtype=np.int64, count=len(marks))
 
 
 def _check_form(scores: Tensor, shape: tuple[int, ...]) -> None:

@@ -11,8 +11,8 @@ import platform
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime, timezone
 from importlib.metadata import version
@@ -45,6 +45,7 @@ from blin.files import lock, remove_leftovers, replacing, sync, temporary_beside
 from blin.models import MODELS
 from blin.training.interrupts import deferred_interrupts
 from blin.training.state import Progress, State, load_state, open_state, save_state
+from blin.training.tensorboard import Curves, curves, require_tensorboard
 
 T = TypeVar("T")
 
@@ -214,6 +215,7 @@ def train(
     runs_dir: Path,
     device: str = "auto",
     threads: int | None = None,
+    tensorboard: bool = False,
     on_event: Callable[[Event], None] | None = None,
 ) -> RunResult:
     """Trains a model and writes a run directory.
@@ -228,21 +230,60 @@ def train(
             where nothing is drawn by chance.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         threads: of torch; None for its default.
+        tensorboard: write curves for TensorBoard, to ``tb`` in the run.
         on_event: told what happens.
 
     Raises:
+        BlinError: TensorBoard is wanted and not installed.
         ConfigError: A setting is unknown or out of range.
         KeyboardInterrupt: A stop was asked for; the state is saved, :func:`resume` goes on.
     """
-    settings = dict(settings or {})
-    check_known(settings, *setting_classes(model))
-    if MODELS[model].counted:
-        return _count(dataset, model, settings, runs_dir, device, threads)
-    settings = {**MODELS[model].defaults, **settings}
-    settings.setdefault("max_len", fitting_max_len(dataset))
-    trainer = _Trainer(dataset, model, settings, device, threads, on_event)
+    if tensorboard:
+        require_tensorboard()
+    elif model in MODELS and MODELS[model].counted:
+        return _count(dataset, model, dict(settings or {}), runs_dir, device, threads)
+    trainer = new_trainer(
+        dataset, model=model, settings=settings, device=device, threads=threads, on_event=on_event
+    )
+    trainer.tensorboard = tensorboard
     with trainer.create_run(runs_dir):
         return trainer.fit()
+
+
+def new_trainer(
+    dataset: Dataset,
+    *,
+    model: str,
+    settings: Mapping[str, object] | None,
+    device: str,
+    threads: int | None,
+    on_event: Callable[[Event], None] | None = None,
+) -> Trainer:
+    """Returns what :func:`train` trains with, for the same arguments; no run is made yet."""
+    settings = dict(settings or {})
+    check_settings(model, settings)
+    if MODELS[model].counted:
+        raise ConfigError(f"{model} learns by counting, in one go: it has no epochs")
+    settings = {**MODELS[model].defaults, **settings}
+    settings.setdefault("max_len", fitting_max_len(dataset))
+    return Trainer(dataset, model, settings, device, threads, on_event)
+
+
+def check_settings(
+    model: str, settings: Mapping[str, object], *, other_keys: Iterable[str] = ()
+) -> None:
+    """Raises ConfigError unless there is a model of this name, with such settings.
+
+    Args:
+        model: a key of ``MODELS``.
+        settings: fields of the classes that :func:`setting_classes` returns.
+        other_keys: what may have been meant by a setting that there is not.
+    """
+    classes = setting_classes(model)
+    check_known(settings, *classes, other_keys=other_keys)
+    settings = {**MODELS[model].defaults, **settings}
+    for cls in classes:
+        build(cls, settings)
 
 
 def resume(
@@ -252,6 +293,7 @@ def resume(
     settings: Mapping[str, object] | None = None,
     device: str = "auto",
     threads: int | None = None,
+    tensorboard: bool = False,
     on_event: Callable[[Event], None] | None = None,
 ) -> RunResult:
     """Goes on with a run that was stopped, as if it had not been.
@@ -262,6 +304,7 @@ def resume(
         settings: ``epochs`` and ``patience`` may differ from before, nothing else.
         device: as for :func:`train`.
         threads: of torch; None for as many as the run had before.
+        tensorboard: write curves for TensorBoard; a run that has some goes on with them.
         on_event: as for :func:`train`.
 
     Raises:
@@ -271,6 +314,9 @@ def resume(
     config = read_run_config(run)
     if TrainingConfig not in setting_classes(config["model"]):
         raise CheckpointError(f"{run}: {config['model']} learns in one go: its run is complete")
+    tensorboard = tensorboard or (run / "tb").is_dir()
+    if tensorboard:
+        require_tensorboard()
     # Sums split among another number of threads round differently.
     threads = config["threads"] if threads is None else threads
     changes = dict(settings or {})
@@ -296,7 +342,8 @@ def resume(
                 f"epochs: expected at least the {state.progress.epoch} that {run} has trained "
                 f"already, found {merged['epochs']}"
             )
-        trainer = _Trainer(dataset, config["model"], merged, device, threads, on_event)
+        trainer = Trainer(dataset, config["model"], merged, device, threads, on_event)
+        trainer.tensorboard = tensorboard
         trainer.open_run(run, state)
         if changes:
             _write_config(run, {**config, "settings": merged})
@@ -365,7 +412,7 @@ def fitting_max_len(dataset: Dataset) -> int:
     return next((length for length in (50, 100) if typical <= length), 200)
 
 
-class _Trainer:
+class Trainer:
     """A module, its optimiser, its batches and how far it has come."""
 
     def __init__(
@@ -412,6 +459,9 @@ class _Trainer:
         self.progress = Progress()
         self.saved = time.perf_counter()
         self.run = Path()
+        self.tensorboard = False
+        self._curves: Curves | None = None
+        self._speed: float | None = None
 
     def create_run(self, runs_dir: Path) -> IO[str]:
         """Makes the run directory, complete but for what training adds, and names it.
@@ -503,15 +553,16 @@ class _Trainer:
                 settings=self.settings,
             )
         )
-        with deferred_interrupts() as stop:
+        with self._open_curves() as self._curves, deferred_interrupts() as stop:
             while not self._is_finished():
                 begin, before = time.perf_counter(), progress.seconds
-                self.loader.waited = 0.0
+                self.loader.waited, self._speed = 0.0, None
                 first = progress.step
                 for batch in self.loader.epoch(progress.epoch, first_step=first):
-                    losses = self._step(batch.to(self.device))
+                    losses = self.step(batch.to(self.device))
                     users = (progress.step - first) * config.batch_size
                     speed = users / max(1e-9, time.perf_counter() - begin)
+                    self._speed = round(speed, 1)
                     self.tell(Step(progress.epoch + 1, progress.step, losses, speed))
                     if stop or time.perf_counter() - self.saved > SAVE_SECONDS:
                         progress.seconds = before + time.perf_counter() - begin
@@ -528,7 +579,12 @@ class _Trainer:
         out_of_patience = progress.epoch - progress.best_epoch >= config.patience
         return progress.epoch >= config.epochs or out_of_patience
 
-    def _step(self, batch: Batch) -> dict[str, float]:
+    def _open_curves(self) -> AbstractContextManager[Curves | None]:
+        if not self.tensorboard:
+            return nullcontext()
+        return curves(self.run / "tb", self.progress.history)
+
+    def step(self, batch: Batch) -> dict[str, float]:
         """Learns from a batch and returns its losses."""
         progress, config = self.progress, self.config
         epoch = progress.epoch + (progress.step + 0.5) / self.loader.steps_per_epoch
@@ -567,18 +623,21 @@ class _Trainer:
             progress.best_epoch, progress.best_metric = progress.epoch, metrics[METRIC]
             self.trained.save_weights(self.run / BEST_FILE, epoch=progress.epoch)
         progress.seconds = before + time.perf_counter() - begin
-        progress.history.append(
-            {
-                "epoch": progress.epoch,
-                "losses": means,
-                "valid": metrics,
-                "seconds": round(progress.seconds, 3),
-                "data_wait": round(self.loader.waited, 3),
-            }
-        )
+        record = {
+            "epoch": progress.epoch,
+            "losses": means,
+            "valid": metrics,
+            "learning_rate": self.config.learning_rate_at(progress.epoch - 0.5 / steps),
+            "users_per_second": self._speed,
+            "seconds": round(progress.seconds, 3),
+            "data_wait": round(self.loader.waited, 3),
+        }
+        progress.history.append(record)
         self._save()
         self._take_best()
         self._write_history()
+        if self._curves is not None:
+            self._curves.write(record)
         seconds = time.perf_counter() - begin
         self.tell(Validated(progress.epoch, means, metrics, best, seconds, self.loader.waited))
 
@@ -623,6 +682,7 @@ def _count(
     threads: int | None,
 ) -> RunResult:
     """Trains a model that learns by counting; its run is there in full or not at all."""
+    check_settings(model, settings)
     begin = time.perf_counter()
     if threads is not None:
         torch.set_num_threads(threads)
