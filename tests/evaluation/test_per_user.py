@@ -110,10 +110,10 @@ def test_a_kill_between_the_two_files_is_noticed(
 
 
 @given(places=st.lists(st.integers(0, 10**6), min_size=1, max_size=9), byte=st.integers(0, 255))
-def test_no_damage_goes_unnoticed(
+def test_no_damage_of_the_rows_goes_unnoticed(
     tmp_path_factory: pytest.TempPathFactory, places: list[int], byte: int
 ) -> None:
-    """Whatever is overwritten: one line says so, or what is read is what was written."""
+    """Whatever is overwritten: one line says so, or the rows are those that were written."""
     file = tmp_path_factory.getbasetemp() / "damaged.per_user.parquet"
     write_per_user(file, small_table())
     content = bytearray(file.read_bytes())

@@ -73,6 +73,11 @@ def test_under_leave_one_out_all_targets_are_the_same(small_dataset: Dataset) ->
     assert every.name == "test"
 
 
+def test_what_is_held_out_is_asked_for_by_name(small_dataset: Dataset) -> None:
+    with pytest.raises(ValueError, match="targets must be one of first, last, all, got 'random'"):
+        small_dataset.held_out("test", "random")
+
+
 @pytest.mark.parametrize("at_once", [1, 7, 1 << 22])
 def test_repeats_are_found_some_at_a_time(
     temporal: Dataset, at_once: int, monkeypatch: pytest.MonkeyPatch
