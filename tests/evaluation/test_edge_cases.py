@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -69,6 +70,7 @@ def test_lists_may_be_longer_than_the_catalogue(small_dataset: Dataset) -> None:
     found = evaluate(model, small_dataset, k=[10**6, 10**6, 5])
     assert list(found.metrics) == ["HR@5", "NDCG@5", "HR@1000000", "NDCG@1000000", "MRR"]
     assert found.metrics["HR@1000000"] == 1
+    assert evaluate(model, small_dataset, k=np.array([5, 10**6])).metrics == found.metrics
     missed = evaluate(model, small_dataset, k=[10**6], repeats="miss")
     share = found.targets.repeats.mean()
     assert 0 < share < 1
@@ -136,6 +138,8 @@ def test_the_items_must_be_those_of_the_model(small_dataset: Dataset) -> None:
     [
         ({"k": []}, r"k: expected whole numbers of at least 1, below 2\^31, found \[\]"),
         ({"k": [2**31]}, r"k: expected whole numbers of at least 1, below 2\^31, found"),
+        ({"k": 5}, r"k: expected whole numbers of at least 1, below 2\^31, found 5"),
+        ({"k": ["5"]}, r"k: expected whole numbers of at least 1, below 2\^31, found \['5'\]"),
         ({"k": [1.5]}, r"k: expected whole numbers of at least 1, below 2\^31, found \[1.5\]"),
         ({"targets": "random"}, "targets: expected one of first, last, all, found 'random'"),
         ({"repeats": "mask"}, "repeats: expected one of candidate, miss, skip, found 'mask'"),

@@ -7,6 +7,7 @@ import pytest
 
 from blin import evaluate
 from blin.data.dataset import Dataset
+from blin.data.health import tie_luck
 from blin.errors import DataError
 from blin.evaluation import targets as targets_module
 from blin.evaluation.metrics import MISS
@@ -34,10 +35,12 @@ def expected_targets(dataset: Dataset, split: str, which: str) -> list[tuple[int
 
 @pytest.mark.parametrize("split", ["valid", "test"])
 @pytest.mark.parametrize("which", ["first", "last", "all"])
+@pytest.mark.parametrize("levels", [2, 50])
 def test_each_target_is_ranked_after_all_that_comes_before(
-    temporal: Dataset, split: str, which: str
+    temporal: Dataset, split: str, which: str, levels: int
 ) -> None:
-    model = random_model(temporal, levels=50)
+    model = random_model(temporal, levels=levels)
+    luck = tie_luck(temporal.num_users)
     found = evaluate(model, temporal, k=[3], split=split, targets=which)
     pairs = expected_targets(temporal, split, which)
     assert found.targets.users.tolist() == [user for user, _ in pairs]
@@ -51,7 +54,7 @@ def test_each_target_is_ranked_after_all_that_comes_before(
         sequence = temporal.sequence(user).tolist()
         history, target = sequence[:step], sequence[step]
         scores = model.table[history[-1]].tolist()
-        assert found.ranks[row] in reference.possible_ranks(scores, set(history), target)
+        assert found.ranks[row] == reference.rank(scores, set(history), target, luck[user])
         assert found.targets.repeats[row] == (target in history)
         assert found.targets.popularity[row] == training.count(target)
     assert (found.targets.popularity == 0).any(), "the log has cold targets"
@@ -71,6 +74,11 @@ def test_under_leave_one_out_all_targets_are_the_same(small_dataset: Dataset) ->
     assert first.protocol == last.protocol == every.protocol
     assert first.metrics == last.metrics == every.metrics
     assert every.name == "test"
+
+
+def test_what_is_held_out_is_asked_for_by_name(small_dataset: Dataset) -> None:
+    with pytest.raises(ValueError, match="targets must be one of first, last, all, got 'random'"):
+        small_dataset.held_out("test", "random")
 
 
 @pytest.mark.parametrize("at_once", [1, 7, 1 << 22])

@@ -18,6 +18,12 @@ def possible_ranks(scores: list[float], history: set[int], target: int) -> set[i
     return set(range(above + 1, above + level + 2))
 
 
+def rank(scores: list[float], history: set[int], target: int, luck: float) -> int:
+    """The rank of the target when ``luck`` in [0, 1) says where it is among its equals."""
+    places = sorted(possible_ranks(scores, history, target))
+    return places[int(luck * len(places))]
+
+
 def metrics(ranks: list[int], k: int) -> tuple[float, float, float]:
     """HR@k, NDCG@k, MRR."""
     hits = [1.0 if rank <= k else 0.0 for rank in ranks]

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from functools import cached_property
 from importlib.metadata import version
+from operator import index
 from pathlib import Path
 from typing import Any
 
@@ -164,9 +165,12 @@ def evaluate(
         DataError: There is nothing to rank.
         BlinError: A score is not finite.
     """
-    ks = tuple(sorted(set(k)))
-    if not ks or any(not isinstance(each, int) or not 1 <= each < MISS for each in ks):
-        raise ConfigError(f"k: expected whole numbers of at least 1, below 2^31, found {list(k)}")
+    try:
+        ks = tuple(sorted({index(each) for each in k}))
+    except TypeError:
+        ks = ()
+    if not ks or ks[0] < 1 or ks[-1] >= MISS:
+        raise ConfigError(f"k: expected whole numbers of at least 1, below 2^31, found {k}")
     for name, value, known in (
         ("split", split, SPLITS),
         ("targets", targets, TARGETS),

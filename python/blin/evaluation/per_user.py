@@ -78,7 +78,7 @@ def write_per_user(file: Path, per_user: PerUser) -> None:
         metadata={_PROTOCOL: json.dumps(per_user.protocol).encode()},
     )
     with replacing(file) as temporary:
-        pq.write_table(table, temporary)
+        pq.write_table(table, temporary, write_page_checksum=True)
 
 
 def read_per_user(file: Path) -> PerUser:
@@ -94,16 +94,15 @@ def read_per_user(file: Path) -> PerUser:
     if not file.exists():
         raise CheckpointError(f"{file}: expected ranks by user, found no file: run blin evaluate")
     try:
-        with pq.ParquetFile(file) as opened:
+        with pq.ParquetFile(file, page_checksum_verification=True) as opened:
             table = opened.read()
-    except (OSError, pa.ArrowException) as cause:
-        reason = str(cause).splitlines()[0]
+        table.validate(full=True)
+        names = table.column_names
+    except (OSError, ValueError, MemoryError, pa.ArrowException) as cause:
+        reason = (str(cause).splitlines() or ["no memory"])[0]
         raise CheckpointError(f"{file}: expected a Parquet file, found: {reason}") from cause
-    if table.column_names != list(_COLUMNS):
-        raise CheckpointError(
-            f"{file}: expected the columns {', '.join(_COLUMNS)}, "
-            f"found {', '.join(table.column_names) or 'none'}"
-        )
+    if names != list(_COLUMNS):
+        raise CheckpointError(f"{file}: expected the columns {list(_COLUMNS)}, found {names}")
     for name, types in _COLUMNS.items():
         column = table.column(name)
         if str(column.type) not in types:
