@@ -93,6 +93,12 @@ def test_what_is_wrong_in_a_file_is_named_with_it(blin: Blin, content: str, mess
     assert sorted(Path("runs").rglob("*")) == runs
 
 
+def test_it_does_not_matter_who_wrote_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "config.toml"
+    file.write_text('format_version = 1\nblin_version = "0.1.0"\n[settings]\ndim = 8\n')
+    assert ConfigFile.read(str(file)).settings == {"dim": 8}
+
+
 def test_settings_of_one_model_are_not_given_to_another(blin: Blin) -> None:
     config = "runs/latest/config.toml"
     result = blin("train", "--config", config, "--model", "blin-d")

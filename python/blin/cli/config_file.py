@@ -18,8 +18,9 @@ else:
 BUILT_IN = Path(__file__).parent.parent / "configs"
 
 _TEXTS = ("model", "dataset", "dataset_path", "fingerprint")
-_KEYS = (*_TEXTS, "threads", "settings")
-"""What a run's ``config.toml`` has outside its settings."""
+_WRITER = ("format_version", "blin_version")
+_KEYS = (*_TEXTS, "threads", "settings", *_WRITER)
+"""What a run's ``config.toml`` has outside its settings; of who wrote it nothing depends."""
 
 
 def built_in_configs() -> list[str]:
@@ -61,6 +62,8 @@ class ConfigFile:
         """
         content = _read_toml(source)
         about = {key: content.pop(key) for key in _KEYS if key in content}
+        for key in _WRITER:
+            about.pop(key, None)
         settings = about.pop("settings", content)
         if not isinstance(settings, dict):
             raise ConfigError(f"{source}: settings: expected a table, found {settings!r}")
