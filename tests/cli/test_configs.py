@@ -81,6 +81,7 @@ def test_the_config_of_a_run_finds_its_dataset(blin: Blin) -> None:
         ("dropout = nan", "dropout: expected a finite number, found nan"),
         ("epochs = 0", "epochs: expected at least 1, found 0"),
         ("dim = ", "expected a TOML file of settings: Invalid value"),
+        ("dim = " + 3000 * "[", "expected a TOML file of settings: "),
     ],
 )
 def test_what_is_wrong_in_a_file_is_named_with_it(blin: Blin, content: str, message: str) -> None:

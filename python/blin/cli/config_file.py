@@ -111,6 +111,6 @@ def _read_toml(source: str) -> dict[str, Any]:
     except FileNotFoundError as error:
         hint = did_you_mean(source, known) or f"; built in are {', '.join(known)}"
         raise ConfigError(f'no settings "{source}": no such file{hint}') from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
         raise ConfigError(f"{source}: expected a TOML file of settings: {reason}") from error
