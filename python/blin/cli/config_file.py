@@ -82,9 +82,11 @@ class ConfigFile:
     def check(self, model: str | None) -> None:
         """Raises ConfigError unless its settings are good ones of the model it is to be used for.
 
+        A run's settings are complete; given to another model they would override its presets, and
+        so the file's model must be the one the user names.
+
         Args:
-            model: that the user named; None for the file's own. Settings are those of one model:
-                another model's presets would silently be overridden by them.
+            model: what the user named; None for the file's model or, without one, ``blin``.
         """
         from blin.models import MODELS
         from blin.training.trainer import check_settings
