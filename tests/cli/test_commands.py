@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -171,6 +172,22 @@ def test_train_json(blin: Blin) -> None:
     assert (told["epochs"], told["best_epoch"]) == (1, 1)
     assert {"HR@10", "NDCG@10", "HR@20", "NDCG@20"} <= told["metrics"].keys()
     assert Path(told["run"], "model", "model.safetensors").is_file()
+
+
+def test_curves_for_tensorboard_are_written_when_asked_for(
+    blin: Blin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train = ("train", "--dataset", "shop", "--dim", 8, "--epochs", 1, "--json", "--tensorboard")
+    assert list(Path(value_of(blin(*train))["run"], "tb").glob("events.out.tfevents.*"))
+    runs = sorted(Path("runs").rglob("*"))
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    for extra in ((), ("--dry-run",)):
+        result = blin(*train, *extra)
+        assert (result.exit_code, result.stdout) == (1, "")
+        assert result.stderr == (
+            "error: the curves need TensorBoard: pip install 'blin-rec[tensorboard]'\n"
+        )
+    assert sorted(Path("runs").rglob("*")) == runs
 
 
 def test_settings_come_from_the_file_then_the_options_then_set(blin: Blin) -> None:

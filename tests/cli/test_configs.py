@@ -81,6 +81,7 @@ def test_the_config_of_a_run_finds_its_dataset(blin: Blin) -> None:
         ("dropout = nan", "dropout: expected a finite number, found nan"),
         ("epochs = 0", "epochs: expected at least 1, found 0"),
         ("dim = ", "expected a TOML file of settings: Invalid value"),
+        ("dim = " + 3000 * "[", "expected a TOML file of settings: "),
     ],
 )
 def test_what_is_wrong_in_a_file_is_named_with_it(blin: Blin, content: str, message: str) -> None:
@@ -91,6 +92,12 @@ def test_what_is_wrong_in_a_file_is_named_with_it(blin: Blin, content: str, mess
     assert result.stderr.startswith(f"error: my.toml: {message}")
     assert result.stderr.count("\n") == 1
     assert sorted(Path("runs").rglob("*")) == runs
+
+
+def test_it_does_not_matter_who_wrote_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "config.toml"
+    file.write_text('format_version = 1\nblin_version = "0.1.0"\n[settings]\ndim = 8\n')
+    assert ConfigFile.read(str(file)).settings == {"dim": 8}
 
 
 def test_settings_of_one_model_are_not_given_to_another(blin: Blin) -> None:

@@ -18,8 +18,9 @@ else:
 BUILT_IN = Path(__file__).parent.parent / "configs"
 
 _TEXTS = ("model", "dataset", "dataset_path", "fingerprint")
-_KEYS = (*_TEXTS, "format_version", "blin_version", "threads", "settings")
-"""What a run's ``config.toml`` has outside its settings."""
+_WRITER = ("format_version", "blin_version")
+_KEYS = (*_TEXTS, "threads", "settings", *_WRITER)
+"""What a run's ``config.toml`` has outside its settings; of who wrote it nothing depends."""
 
 
 def built_in_configs() -> list[str]:
@@ -61,6 +62,8 @@ class ConfigFile:
         """
         content = _read_toml(source)
         about = {key: content.pop(key) for key in _KEYS if key in content}
+        for key in _WRITER:
+            about.pop(key, None)
         settings = about.pop("settings", content)
         if not isinstance(settings, dict):
             raise ConfigError(f"{source}: settings: expected a table, found {settings!r}")
@@ -68,15 +71,6 @@ class ConfigFile:
             name = next(iter(content))
             hint = did_you_mean(name, _KEYS) or "; settings stand under [settings]"
             raise ConfigError(f'{source}: unknown key "{name}"{hint}')
-        from blin.checkpoint import FORMAT_VERSION
-
-        found = about.pop("format_version", FORMAT_VERSION)
-        writer = about.pop("blin_version", "another version")
-        if found != FORMAT_VERSION:
-            raise ConfigError(
-                f"{source}: expected format version {FORMAT_VERSION}, found {found!r}, written by "
-                f"blin {writer}: use that version"
-            )
         for key, value in about.items():
             if key in _TEXTS and not isinstance(value, str):
                 raise ConfigError(f"{source}: {key}: expected text, found {value!r}")
@@ -88,9 +82,11 @@ class ConfigFile:
     def check(self, model: str | None) -> None:
         """Raises ConfigError unless its settings are good ones of the model it is to be used for.
 
+        A run's settings are complete; given to another model they would override its presets, and
+        so the file's model must be the one the user names.
+
         Args:
-            model: that the user named; None for the file's own. Settings are those of one model:
-                another model's presets would silently be overridden by them.
+            model: what the user named; None for the file's model or, without one, ``blin``.
         """
         from blin.models import MODELS
         from blin.training.trainer import check_settings
@@ -117,6 +113,6 @@ def _read_toml(source: str) -> dict[str, Any]:
     except FileNotFoundError as error:
         hint = did_you_mean(source, known) or f"; built in are {', '.join(known)}"
         raise ConfigError(f'no settings "{source}": no such file{hint}') from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
         raise ConfigError(f"{source}: expected a TOML file of settings: {reason}") from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -86,7 +87,7 @@ if TYPE_CHECKING:
     help="Say what the training will take, by a few of its batches; write nothing.",
 )
 @options.device
-@options.threads
+@partial(options.threads, default="all cores, or as a run had that --resume or --config names")
 @click.option(
     "--data-dir",
     type=click.Path(file_okay=False, path_type=Path),
