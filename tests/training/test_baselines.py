@@ -75,7 +75,7 @@ def test_a_run_counted_again_has_the_same_bytes(
 ) -> None:
     name = read_run_config(result.run)["model"]
     again = counted(small_dataset, name, tmp_path).run
-    for file in ("model/model.safetensors", "model/config.json", "eval/test.json", "config.toml"):
+    for file in ("model/model.safetensors", "model/config.json", "config.toml"):
         assert (again / file).read_bytes() == (result.run / file).read_bytes()
 
 

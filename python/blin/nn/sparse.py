@@ -55,9 +55,11 @@ class SparseRows(nn.Module):
         for name, dtype in _DTYPES.items():
             if getattr(self, name).dtype != dtype:
                 raise ValueError(f"{name}: expected {dtype}, found {getattr(self, name).dtype}")
-        bounds = self.offsets
-        if bounds[:2].any() or bounds[-1] != len(self.targets) or (bounds.diff() < 0).any():
-            raise ValueError(f"offsets: expected to rise from 0 to {len(self.targets)}")
+        bounds, entries = self.offsets, len(self.targets)
+        inside = bool((bounds >= 0).all()) and bool((bounds <= entries).all())
+        # Of numbers that are not inside, the differences may overflow.
+        if bounds[:2].any() or bounds[-1] != entries or not inside or (bounds.diff() < 0).any():
+            raise ValueError(f"offsets: expected to rise from 0 to {entries}")
         if ((self.targets < 1) | (self.targets > self.num_items)).any():
             raise ValueError(f"targets: expected items from 1 to {self.num_items}")
         if not (self.weights >= 0).all() or not torch.isfinite(self.weights).all():

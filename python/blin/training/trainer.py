@@ -485,7 +485,7 @@ def _count(
     device: str,
     threads: int | None,
 ) -> RunResult:
-    """Trains a model that learns by counting; its run is there in full or not at all."""
+    """Trains a model that learns by counting; its run is there with the model or not at all."""
     begin = time.perf_counter()
     if threads is not None:
         torch.set_num_threads(threads)
@@ -500,10 +500,10 @@ def _count(
 
     def fill(new: Path) -> None:
         trained.save(new / "model")
-        test.save(new / "eval")
         (new / "history.jsonl").write_text(json.dumps(record) + "\n", encoding="utf-8")
 
     run = _create_run(runs_dir, dataset, trained, asdict(config), label=model, fill=fill)
+    test.save(run / "eval")
     _point_latest(run)
     return RunResult(run, 0, 0, seconds, test.metrics, valid, test.protocol)
 
