@@ -134,7 +134,7 @@ class TrainedModel:
         tensors, _ = read_tensors(path / "model.safetensors")
         with torch.device("meta"):
             module = MODELS[name].module(len(item_ids), config)
-            sparse = _make_room(module, tensors)
+        sparse = _make_room(module, tensors)
         _check_shapes(path / "model.safetensors", module, tensors)
         module.load_state_dict(tensors, assign=True)
         for prefix, part in sparse.items():

@@ -194,7 +194,7 @@ def test_counts_that_do_not_belong_together_are_named(run: Path, cut: str) -> No
         load_run(run)
     del tensors[cut]
     save_file(tensors, file)
-    with pytest.raises(CheckpointError, match=r"tensor .*: expected shape .*, found"):
+    with pytest.raises(CheckpointError, match=r"tensor .*: expected"):
         load_run(run)
 
 
@@ -203,7 +203,7 @@ def test_the_weights_of_another_model_do_not_fit(
 ) -> None:
     other = results["markov"].run / "model" / "model.safetensors"
     (run / "model" / "model.safetensors").write_bytes(other.read_bytes())
-    with pytest.raises(CheckpointError, match="tensor .*: expected shape"):
+    with pytest.raises(CheckpointError, match="tensor .*: expected"):
         TrainedModel.load(run / "model")
 
 

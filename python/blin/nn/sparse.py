@@ -34,9 +34,10 @@ class SparseRows(nn.Module):
         self.make_room(0)
 
     def make_room(self, entries: int) -> None:
-        """Replaces the entries by so many that mean nothing, on the device of the moment."""
-        self.register_buffer("targets", torch.empty(entries, dtype=torch.int32))
-        self.register_buffer("weights", torch.empty(entries, dtype=torch.float32))
+        """Replaces the entries by so many that mean nothing, on the device of the offsets."""
+        where = self.offsets.device
+        self.register_buffer("targets", torch.empty(entries, dtype=torch.int32, device=where))
+        self.register_buffer("weights", torch.empty(entries, dtype=torch.float32, device=where))
 
     def fill(self, lengths: Tensor, targets: Tensor, weights: Tensor) -> None:
         """Replaces the entries.
