@@ -147,12 +147,24 @@ def timeless(small_log: Path, tmp_path: Path) -> Dataset:
 
 
 def test_without_times_nothing_is_recent(timeless: Dataset, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="recent-popularity: expected interactions with times"):
+    message = "data/timeless: recent-popularity: expected interactions with times, found none"
+    with pytest.raises(DataError, match=message):
         counted(timeless, "recent-popularity", tmp_path / "runs")
     assert not (tmp_path / "runs").exists()
     protocol = evaluate(Recommender("popularity").fit(timeless), timeless).protocol
     found = measure_baselines(timeless, protocol=protocol, directory=tmp_path)
     assert list(found) == ["popularity", "markov", "item-knn"]
+
+
+@pytest.mark.parametrize("name", BASELINES)
+def test_without_training_items_there_is_nothing_to_count(
+    small_dataset: Dataset, tmp_path: Path, name: str
+) -> None:
+    dataset = Dataset(small_dataset.path)
+    dataset.splits = np.zeros_like(dataset.splits)
+    with pytest.raises(DataError, match="expected interactions to train with, found none"):
+        counted(dataset, name, tmp_path / "runs")
+    assert not (tmp_path / "runs").exists()
 
 
 @pytest.fixture

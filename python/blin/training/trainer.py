@@ -28,7 +28,7 @@ from blin.checkpoint import TrainedModel, open_run_dataset, read_run_config, res
 from blin.config import build, check_known
 from blin.data.dataset import Dataset
 from blin.data.loader import Rows, TrainingLoader, training_interactions
-from blin.errors import BlinError, CheckpointError, ConfigError, did_you_mean
+from blin.errors import BlinError, CheckpointError, ConfigError, DataError, did_you_mean
 from blin.evaluation.evaluator import evaluate
 from blin.files import replacing, sync
 from blin.models import MODELS
@@ -491,7 +491,11 @@ def _count(
         torch.set_num_threads(threads)
     config, where = build(MODELS[model].config, settings), resolve_device(device)
     module = MODELS[model].module(dataset.num_items, config)
-    module.count(training_interactions(dataset))  # type: ignore[operator]
+    interactions = training_interactions(dataset)
+    try:
+        module.count(interactions)  # type: ignore[operator]
+    except DataError as cause:
+        raise DataError(f"{dataset.path}: {cause}") from cause
     trained = TrainedModel(model, module.to(where), dataset.item_ids)
     valid = evaluate(trained, dataset, k=(10, 20), split="valid").metrics
     test = evaluate(trained, dataset, k=(10, 20), split="test")
