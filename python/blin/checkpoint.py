@@ -419,11 +419,10 @@ def write_tensors(
 def _make_room(module: nn.Module, header: Header) -> dict[str, SparseRows]:
     """Gives the sparse parts of a module as many entries as were saved, and returns them."""
     sparse = {name: part for name, part in module.named_modules() if isinstance(part, SparseRows)}
-    with torch.device("meta"):
-        for name, part in sparse.items():
-            _, shape = header.tensors.get(f"{name}.targets", ("", (0,)))
-            entries = math.prod(shape)
-            part.make_room(entries if 0 <= entries < 1 << 40 else 0)
+    for name, part in sparse.items():
+        _, shape = header.tensors.get(f"{name}.targets", ("", (0,)))
+        entries = math.prod(shape)
+        part.make_room(entries if 0 <= entries < 1 << 40 else 0)
     return sparse
 
 

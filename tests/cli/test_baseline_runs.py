@@ -103,6 +103,17 @@ def test_a_run_ends_by_saying_what_it_beats(blin: Blin) -> None:
     )
 
 
+def test_the_dataset_is_the_one_that_was_trained_on(blin: Blin) -> None:
+    """And not another one that has its name where datasets usually are."""
+    here = Path("data/shop").rename("shop").resolve()
+    assert blin("preprocess", "shop.csv", "--min-interactions", 6).exit_code == 0
+    result = blin("train", "--dataset", here, "--data-dir", "data", *TRAIN[3:])
+    assert result.exit_code == 0, result.stderr
+    assert "warning: test NDCG@10" in result.stderr
+    assert f'dataset_path = "{here}"' in Path("runs/latest/config.toml").read_text()
+    assert blin("evaluate", "--data-dir", "data").exit_code == 4, "data/shop is another"
+
+
 def test_the_help_names_every_model() -> None:
     """It cannot ask for them: that takes torch."""
     (option,) = (one for one in train.params if one.name == "model")

@@ -42,6 +42,7 @@ def test_no_entries_add_nothing() -> None:
         ({"offsets": [0, 0, 3, 2, 4]}, "offsets: expected to rise"),
         ({"offsets": [0, 0, 2, 2, 5]}, "offsets: expected to rise"),
         ({"offsets": [0, 0, -9, 2, 4]}, "offsets: expected to rise"),
+        ({"offsets": [0, 0, 2**63 - 1, -(2**63), 4]}, "offsets: expected to rise"),
         ({"targets": [2, 3, 1, 4]}, "targets: expected items from 1 to 3"),
         ({"targets": [2, 3, 0, 2]}, "targets: expected items from 1 to 3"),
         ({"weights": [2, 0.5, 3, float("nan")]}, "weights: expected finite numbers"),

@@ -60,7 +60,7 @@ def similarities(
     for sequence in sequences:
         for p, one in enumerate(sequence):
             for q, other in enumerate(sequence):
-                if one != other and 0 < abs(q - p) <= max_distance:
+                if 0 < abs(q - p) <= max_distance:
                     weight = distance_decay ** (abs(q - p) - 1) * (1 if q > p else backward)
                     if weight > 0:
                         together[one, other] += weight  # type: ignore[assignment]

@@ -152,12 +152,24 @@ def timeless(small_log: Path, tmp_path: Path) -> Dataset:
 
 
 def test_without_times_nothing_is_recent(timeless: Dataset, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="recent-popularity: expected interactions with times"):
+    message = "data/timeless: recent-popularity: expected interactions with times, found none"
+    with pytest.raises(DataError, match=message):
         counted(timeless, "recent-popularity", tmp_path / "runs")
     assert not (tmp_path / "runs").exists()
     protocol = evaluate(Recommender("popularity").fit(timeless), timeless).protocol
     found = measure_baselines(timeless, protocol=protocol, directory=tmp_path)
     assert list(found) == ["popularity", "markov", "item-knn"]
+
+
+@pytest.mark.parametrize("name", BASELINES)
+def test_without_training_items_there_is_nothing_to_count(
+    small_dataset: Dataset, tmp_path: Path, name: str
+) -> None:
+    dataset = Dataset(small_dataset.path)
+    dataset.splits = np.zeros_like(dataset.splits)
+    with pytest.raises(DataError, match="expected interactions to train with, found none"):
+        counted(dataset, name, tmp_path / "runs")
+    assert not (tmp_path / "runs").exists()
 
 
 @pytest.fixture
@@ -199,7 +211,7 @@ def test_counts_that_do_not_belong_together_are_named(run: Path, cut: str) -> No
         load_run(run)
     del tensors[cut]
     save_file(tensors, file)
-    with pytest.raises(CheckpointError, match=rf"tensor {cut}: expected one, found none"):
+    with pytest.raises(CheckpointError, match=r"tensor .*: expected"):
         load_run(run)
 
 
@@ -208,7 +220,7 @@ def test_the_weights_of_another_model_do_not_fit(
 ) -> None:
     other = results["markov"].run / "model" / "model.safetensors"
     (run / "model" / "model.safetensors").write_bytes(other.read_bytes())
-    with pytest.raises(CheckpointError, match="tensor .*: expected one, found none"):
+    with pytest.raises(CheckpointError, match="tensor .*: expected"):
         TrainedModel.load(run / "model")
 
 

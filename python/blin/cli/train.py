@@ -154,7 +154,7 @@ def train(
         )
         show_forecast(found, output)
         return
-    from blin.checkpoint import find_run
+    from blin.checkpoint import find_run, open_run_dataset, read_run_config
     from blin.training import trainer
 
     with training_display(output) as display, saying_how_to_resume(display):
@@ -180,7 +180,9 @@ def train(
                 on_event=display.show,
             )
     show_result(result, output)
-    baselines = compared_baselines(result, output, device=device, data_dir=data_dir)
+    if opened is None:
+        opened = open_run_dataset(result.run, read_run_config(result.run), data_dir=data_dir)
+    baselines = compared_baselines(result, opened, output, device=device)
     output.result(
         {
             "run": str(result.run),
@@ -226,7 +228,7 @@ def show_result(result: RunResult, output: Output) -> None:
 
 
 def compared_baselines(
-    result: RunResult, output: Output, *, device: str, data_dir: Path | None
+    result: RunResult, dataset: Dataset, output: Output, *, device: str
 ) -> dict[str, dict[str, float]]:
     """Says whether a finished run beats the baselines, and returns their test metrics.
 
@@ -234,10 +236,8 @@ def compared_baselines(
     """
     if result.epochs == 0:
         return {}
-    from blin.checkpoint import open_run_dataset, read_run_config
     from blin.training.baselines import measure_baselines
 
-    dataset = open_run_dataset(result.run, read_run_config(result.run), data_dir=data_dir)
     with output.bar("rank for the baselines") as advance:
         found = measure_baselines(
             dataset,

@@ -302,8 +302,14 @@ def flat_histories(
 
 
 def training_interactions(dataset: Dataset) -> Interactions:
-    """Returns all that may be counted of a dataset: nothing that is held out."""
+    """Returns all that may be counted of a dataset: nothing that is held out.
+
+    Raises:
+        DataError: Everything is held out.
+    """
     users, places = _flat_places(*dataset.training_ranges())
+    if len(places) == 0:
+        raise DataError(f"{dataset.path}: expected interactions to train with, found none")
     times = None if dataset.timestamps is None else torch.from_numpy(dataset.timestamps[places])
     items = torch.from_numpy(dataset.items[places].astype(np.int64))
     return Interactions(items, torch.from_numpy(users), times)

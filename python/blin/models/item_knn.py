@@ -79,11 +79,11 @@ class ItemKNN(nn.Module):
     """Scores an item by how similar it is to the newest items of the history.
 
     How much item j goes with item i is a sum over all pairs of the two in a training sequence, i at
-    step p and j at step q: ``distance_decay`` ** (|q − p| − 1) if the steps are at most
-    ``max_distance`` apart, times ``backward`` where j comes first. Divided by
-    √(nᵢ nⱼ) + ``shrinkage``, where n counts the training interactions of an item, it is their
-    similarity. A score is the sum of the similarities to the items of the history, each times
-    ``recency_decay`` ** (items after it).
+    step p and j at another step q: ``distance_decay`` ** (|q − p| − 1) if the steps are at most
+    ``max_distance`` apart, times ``backward`` where j comes first. So an item that users take again
+    goes with itself. Divided by √(nᵢ nⱼ) + ``shrinkage``, where n counts the training interactions
+    of an item, it is their similarity. A score is the sum of the similarities to the items of the
+    history, each times ``recency_decay`` ** (items after it).
 
     Items similar to nothing in the history are told apart by their popularity, scaled down until
     it is lost in the rounding of any other score.
@@ -165,7 +165,7 @@ def _going_together(
         for shift, weight in shifts:
             here = places[(places + shift >= 0) & (places + shift < len(items))]
             there = here + shift
-            together = (users[here] == users[there]) & (items[here] != items[there])
+            together = users[here] == users[there]
             sources.append(items[here[together]] - first)
             targets.append(items[there[together]])
             weights.append(np.full(int(together.sum()), weight))

@@ -34,9 +34,10 @@ class SparseRows(nn.Module):
         self.make_room(0)
 
     def make_room(self, entries: int) -> None:
-        """Replaces the entries by so many that mean nothing, on the device of the moment."""
-        self.register_buffer("targets", torch.empty(entries, dtype=torch.int32))
-        self.register_buffer("weights", torch.empty(entries, dtype=torch.float32))
+        """Replaces the entries by so many that mean nothing, on the device of the offsets."""
+        where = self.offsets.device
+        self.register_buffer("targets", torch.empty(entries, dtype=torch.int32, device=where))
+        self.register_buffer("weights", torch.empty(entries, dtype=torch.float32, device=where))
 
     def fill(self, lengths: Tensor, targets: Tensor, weights: Tensor) -> None:
         """Replaces the entries.
@@ -55,9 +56,11 @@ class SparseRows(nn.Module):
         for name, dtype in _DTYPES.items():
             if getattr(self, name).dtype != dtype:
                 raise ValueError(f"{name}: expected {dtype}, found {getattr(self, name).dtype}")
-        bounds = self.offsets
-        if bounds[:2].any() or bounds[-1] != len(self.targets) or (bounds.diff() < 0).any():
-            raise ValueError(f"offsets: expected to rise from 0 to {len(self.targets)}")
+        bounds, entries = self.offsets, len(self.targets)
+        inside = bool((bounds >= 0).all()) and bool((bounds <= entries).all())
+        # Of numbers that are not inside, the differences may overflow.
+        if bounds[:2].any() or bounds[-1] != entries or not inside or (bounds.diff() < 0).any():
+            raise ValueError(f"offsets: expected to rise from 0 to {entries}")
         if ((self.targets < 1) | (self.targets > self.num_items)).any():
             raise ValueError(f"targets: expected items from 1 to {self.num_items}")
         if not (self.weights >= 0).all() or not torch.isfinite(self.weights).all():

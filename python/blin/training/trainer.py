@@ -39,7 +39,7 @@ from blin.checkpoint import (
 from blin.config import build, check_known
 from blin.data.dataset import Dataset
 from blin.data.loader import Rows, TrainingLoader, training_interactions
-from blin.errors import BlinError, CheckpointError, ConfigError, did_you_mean
+from blin.errors import BlinError, CheckpointError, ConfigError, DataError, did_you_mean
 from blin.evaluation.evaluator import evaluate
 from blin.files import lock, remove_leftovers, replacing, sync, temporary_beside
 from blin.models import MODELS
@@ -681,14 +681,18 @@ def _count(
     device: str,
     threads: int | None,
 ) -> RunResult:
-    """Trains a model that learns by counting; its run is there in full or not at all."""
+    """Trains a model that learns by counting; its run is there with the model or not at all."""
     check_settings(model, settings)
     begin = time.perf_counter()
     if threads is not None:
         torch.set_num_threads(threads)
     config, where = build(MODELS[model].config, settings), resolve_device(device)
     module = MODELS[model].module(dataset.num_items, config)
-    module.count(training_interactions(dataset))  # type: ignore[operator]
+    interactions = training_interactions(dataset)
+    try:
+        module.count(interactions)  # type: ignore[operator]
+    except DataError as cause:
+        raise DataError(f"{dataset.path}: {cause}") from cause
     trained = TrainedModel(model, module.to(where), dataset.item_ids)
     valid = evaluate(trained, dataset, k=(10, 20), split="valid").metrics
     test = evaluate(trained, dataset, k=(10, 20), split="test")
@@ -697,11 +701,11 @@ def _count(
 
     def fill(new: Path) -> None:
         trained.save(new / "model")
-        test.save(new / "eval")
         with replacing(new / "history.jsonl") as history:
             history.write_text(json.dumps(record) + "\n", encoding="utf-8")
 
     run, _ = _create_run(runs_dir, dataset, trained, asdict(config), label=model, fill=fill)
+    test.save(run / "eval")
     _point_latest(run)
     return RunResult(run, 0, 0, seconds, test.metrics, valid, test.protocol)
 
