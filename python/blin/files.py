@@ -115,7 +115,7 @@ def lock(path: Path, *, what: str) -> IO[str]:
     except BlockingIOError as error:
         with file:
             file.seek(0)
-            holder = file.read(20)
+            holder = file.read(20).strip()
         by = f"process {holder}" if holder.isdecimal() else "another process"
         raise BlinError(f"{what}: {by} is training it: wait until it ends, or stop it") from error
     except OSError:
