@@ -120,9 +120,9 @@ def lock(path: Path, *, what: str) -> IO[str]:
         raise BlinError(f"{what}: {by} is training it: wait until it ends, or stop it") from error
     except OSError:
         return file
-    file.truncate(0)
-    file.write(str(os.getpid()))
-    file.flush()
+    with suppress(OSError):  # a full disk locks as well
+        os.ftruncate(file.fileno(), 0)
+        os.write(file.fileno(), str(os.getpid()).encode())
     return file
 
 
