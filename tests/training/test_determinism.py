@@ -17,7 +17,7 @@ from small import SMALL
 
 SETTINGS: dict[str, Any] = {
     **SMALL,
-    "epochs": 2,
+    "epochs": 1,
     "padding": "random-repeat",
     "crop": 0.5,
     "negatives_per": "position",
