@@ -16,7 +16,7 @@ help:
 	@echo 'make demo   install blin into .venv and run it on its built-in sample log'
 	@echo 'make test   lint, then run every Rust and Python test'
 	@echo 'make lint   formatting, types, stubs and lints only'
-	@echo 'make bench  measure the data engine against other tools, and sessions'
+	@echo 'make bench  measure the data engine against other tools, sessions and evaluation'
 
 demo: $(VENV)/installed
 	$(BIN)/blin demo
@@ -37,6 +37,7 @@ bench: $(VENV)/developed
 	$(BIN)/python benches/ingest.py
 	$(BIN)/python benches/batches.py
 	$(BIN)/python benches/session.py
+	$(BIN)/python benches/evaluate.py
 
 $(VENV)/created:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null || { echo 'blin needs Python 3.10 or newer: install it from https://www.python.org, or name one: make $(MAKECMDGOALS) PYTHON=python3.12' >&2; exit 1; }

@@ -58,7 +58,7 @@ def main() -> None:
 
     dataset = load_dataset(options.dataset, data_dir=options.data_dir)
     settings = {"max_len": fitting_max_len(dataset)}
-    settings |= merged_settings(None, {}, options.assignments)
+    settings |= merged_settings({}, {}, options.assignments)
     config = build(TrainingConfig, settings)
     torch.manual_seed(config.seed)
     module: Any = MODELS["blin"].module(dataset.num_items, build(MODELS["blin"].config, settings))

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from blin.data.dataset import Dataset, load_dataset
     from blin.data.prepare import preprocess
     from blin.errors import BlinError
-    from blin.estimator import Blin
+    from blin.estimator import Blin, Recommender
     from blin.evaluation.evaluator import Evaluation, evaluate
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "BlinError",
     "Dataset",
     "Evaluation",
+    "Recommender",
     "evaluate",
     "load_dataset",
     "preprocess",
@@ -26,6 +27,7 @@ _HOMES = {
     "BlinError": "blin.errors",
     "Dataset": "blin.data.dataset",
     "Evaluation": "blin.evaluation.evaluator",
+    "Recommender": "blin.estimator",
     "evaluate": "blin.evaluation.evaluator",
     "load_dataset": "blin.data.dataset",
     "preprocess": "blin.data.prepare",

@@ -180,6 +180,21 @@ def _optional_to(tensor: Tensor | None, where: device) -> Tensor | None:
 
 
 @dataclass(frozen=True)
+class Interactions:
+    """The training sequences of all users, for models that learn by counting.
+
+    Attributes:
+        items: (I,) int64, 1…V: the sequences one after the other, the oldest item of each first.
+        users: (I,) int64, rising: the user of each.
+        times: (I,) int64, the time of each; None when the log has none.
+    """
+
+    items: Tensor
+    users: Tensor
+    times: Tensor | None = None
+
+
+@dataclass(frozen=True)
 class Losses:
     """What a model's ``forward`` returns.
 

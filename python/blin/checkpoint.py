@@ -28,6 +28,7 @@ from blin.data.dataset import Dataset, is_dataset, load_dataset
 from blin.errors import BlinError, CheckpointError, ConfigError, DataError
 from blin.files import parse_json, read_bounded, replacing
 from blin.models import MODELS
+from blin.nn.sparse import SparseRows
 from blin.vocabulary import Vocabulary
 
 if sys.version_info >= (3, 11):
@@ -89,12 +90,14 @@ class TrainedModel:
     @property
     def device(self) -> torch.device:
         """Where its weights are."""
-        return next(self.module.parameters()).device
+        some: Tensor = next(iter(self.module.state_dict().values()))
+        return some.device
 
     def score(self, batch: Batch, candidates: Tensor | None = None) -> Tensor:
         """Returns (B, V + 1) scores of the next item, or (B, K) for the candidates."""
         training = self.module.training
-        self.module.eval()
+        if training:
+            self.module.eval()
         try:
             with torch.no_grad():
                 device = self.device
@@ -102,7 +105,8 @@ class TrainedModel:
                     candidates = candidates.to(device)
                 return self.module.score(batch.to(device), candidates)  # type: ignore[no-any-return, operator]
         finally:
-            self.module.train(training)
+            if training:
+                self.module.train()
 
     @property
     def description(self) -> dict[str, Any]:
@@ -155,6 +159,7 @@ class TrainedModel:
         config = model_config(file, name, description["config"])
         header = read_header(weights)
         module = outline(file, name, num_items, config, most=len(header.tensors))
+        sparse = _make_room(module, header)
         check_tensors(weights, header, tensors_of(module))
         _check_description(file, description, header)
         ids = path / "items.parquet"
@@ -164,6 +169,11 @@ class TrainedModel:
         tensors = read_tensors(weights, header)
         check_finite(weights, tensors)
         module.load_state_dict(tensors, assign=True)
+        for prefix, part in sparse.items():
+            try:
+                part.check()
+            except ValueError as cause:
+                raise CheckpointError(f"{weights}: tensor {prefix}.{cause}") from cause
         return cls(name, module.to(device).eval(), item_ids)
 
 
@@ -405,6 +415,17 @@ def write_tensors(
     except (OSError, SafetensorError) as cause:
         reason = _reason(cause).removeprefix("Error while serializing: I/O error: ")
         raise BlinError(f"{file}: not written: {reason}") from cause
+
+
+def _make_room(module: nn.Module, header: Header) -> dict[str, SparseRows]:
+    """Gives the sparse parts of a module as many entries as were saved, and returns them."""
+    sparse = {name: part for name, part in module.named_modules() if isinstance(part, SparseRows)}
+    with torch.device("meta"):
+        for name, part in sparse.items():
+            _, shape = header.tensors.get(f"{name}.targets", ("", (0,)))
+            entries = math.prod(shape)
+            part.make_room(entries if 0 <= entries < 1 << 40 else 0)
+    return sparse
 
 
 def check_version(file: Path, content: Mapping[str, Any]) -> None:

@@ -39,12 +39,18 @@ def build(cls: type[T], settings: Mapping[str, object]) -> T:
     return cls(**values)
 
 
-def check_known(settings: Iterable[str], *classes: type) -> None:
-    """Raises ConfigError for the first setting that is a field of none of the classes."""
+def check_known(settings: Iterable[str], *classes: type, other_keys: Iterable[str] = ()) -> None:
+    """Raises ConfigError for the first setting that is a field of none of the classes.
+
+    ``other_keys`` are no settings, but may be what was meant.
+    """
     known = [field.name for cls in classes for field in dataclasses.fields(cls)]
     for name in settings:
         if name not in known:
-            hint = did_you_mean(name, known) or f"; known are {', '.join(sorted(known))}"
+            hint = (
+                did_you_mean(name, [*known, *other_keys])
+                or f"; known are {', '.join(sorted(known)) or 'none'}"
+            )
             raise ConfigError(f'unknown setting "{name}"{hint}')
 
 

@@ -1,11 +1,11 @@
-"""Blin in the manner of scikit-learn: settings in the constructor, ``fit``, raw ids in and out."""
+"""Models in the manner of scikit-learn: settings at the start, ``fit``, raw ids in and out."""
 
 from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from torch import Tensor
 
@@ -13,41 +13,47 @@ from blin.batch import Batch, BatchSpec
 from blin.checkpoint import TrainedModel, load_run, resolve_device
 from blin.config import build, check_known
 from blin.data.dataset import Dataset
-from blin.errors import BlinError
+from blin.errors import BlinError, ConfigError
 from blin.inference.recommend import recommend_histories, recommend_users
 from blin.inference.session import Session
-from blin.models.blin import BlinConfig
-from blin.training.trainer import Event, RunResult, TrainingConfig, train
+from blin.models import MODELS
+from blin.models.blin import BlinModel
+from blin.training.trainer import Event, RunResult, setting_classes, train
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+AnyRecommender = TypeVar("AnyRecommender", bound="Recommender")
 
-class Blin:
-    """A Blin recommender.
 
-    >>> from blin import Blin, load_dataset
-    >>> dataset = load_dataset("ratings.csv")                     # doctest: +SKIP
-    >>> model = Blin(dim=64, kl_weight=2.0, seed=0).fit(dataset)  # doctest: +SKIP
-    >>> model.recommend(histories=[["i3", "i9"]], k=10)           # doctest: +SKIP
+class Recommender:
+    """A recommender of any model.
+
+    >>> from blin import Recommender, load_dataset
+    >>> dataset = load_dataset("ratings.csv")                       # doctest: +SKIP
+    >>> model = Recommender("item-knn", max_len=10).fit(dataset)    # doctest: +SKIP
+    >>> model.recommend(histories=[["i3", "i9"]], k=10)             # doctest: +SKIP
 
     Args:
+        model: a key of ``blin.models.MODELS``.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         threads: of torch; None for its default.
-        settings: fields of :class:`~blin.models.blin.BlinConfig` and of
+        settings: fields of the model's config and, unless it learns by counting, of
             :class:`~blin.training.trainer.TrainingConfig`.
 
     Raises:
-        ConfigError: A setting is unknown or out of range.
+        ConfigError: The model or a setting is unknown, or a setting is out of range.
     """
 
     def __init__(
-        self, *, device: str = "auto", threads: int | None = None, **settings: object
+        self, model: str, *, device: str = "auto", threads: int | None = None, **settings: object
     ) -> None:
-        check_known(settings, BlinConfig, TrainingConfig)
-        build(BlinConfig, settings)
-        build(TrainingConfig, settings)
+        classes = setting_classes(model)
+        check_known(settings, *classes)
+        for one in classes:
+            build(one, settings)
         resolve_device(device)
+        self.model = model
         self.device = device
         self.threads = threads
         self.settings = settings
@@ -56,17 +62,17 @@ class Blin:
         self._dataset: Dataset | None = None
 
     def __repr__(self) -> str:
-        """Shows the settings that were given."""
-        given = ", ".join(f"{name}={value!r}" for name, value in self.settings.items())
-        return f"Blin({given})"
+        """Shows the model and the settings that were given."""
+        given = [f"{name}={value!r}" for name, value in self.settings.items()]
+        return f"Recommender({', '.join([repr(self.model), *given])})"
 
     def fit(
-        self,
+        self: AnyRecommender,
         dataset: Dataset,
         *,
         runs_dir: str | Path | None = None,
         on_event: Callable[[Event], None] | None = None,
-    ) -> Blin:
+    ) -> AnyRecommender:
         """Trains on a dataset and keeps the model of the best validation epoch.
 
         Args:
@@ -77,7 +83,7 @@ class Blin:
         with tempfile.TemporaryDirectory(prefix="blin-") as scratch:
             self.result = train(
                 dataset,
-                model="blin",
+                model=self.model,
                 settings=self.settings,
                 runs_dir=Path(scratch if runs_dir is None else runs_dir),
                 device=self.device,
@@ -152,7 +158,9 @@ class Blin:
         self.trained.save(Path(path))
 
     @classmethod
-    def from_pretrained(cls, path: str | Path, *, device: str = "auto") -> Blin:
+    def from_pretrained(
+        cls: type[AnyRecommender], path: str | Path, *, device: str = "auto"
+    ) -> AnyRecommender:
         """Reads what :meth:`save_pretrained` wrote, or the ``model`` directory of a run.
 
         Raises:
@@ -160,6 +168,44 @@ class Blin:
         """
         trained = TrainedModel.load(Path(path), device=resolve_device(device))
         settings: dict[str, Any] = vars(trained.module.config)
-        model = cls(device=device, **settings)
+        model = cls(model=trained.name, device=device, **settings)
         model._trained = trained
         return model
+
+
+class Blin(Recommender):
+    """A Blin recommender.
+
+    >>> from blin import Blin, load_dataset
+    >>> dataset = load_dataset("ratings.csv")                     # doctest: +SKIP
+    >>> model = Blin(dim=64, kl_weight=2.0, seed=0).fit(dataset)  # doctest: +SKIP
+    >>> model.recommend(histories=[["i3", "i9"]], k=10)           # doctest: +SKIP
+
+    Args:
+        model: ``blin`` or one of its variants.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        threads: of torch; None for its default.
+        settings: fields of :class:`~blin.models.blin.BlinConfig` and of
+            :class:`~blin.training.trainer.TrainingConfig`.
+
+    Raises:
+        ConfigError: The model is no Blin, or a setting is unknown or out of range.
+    """
+
+    def __init__(
+        self,
+        *,
+        model: str = "blin",
+        device: str = "auto",
+        threads: int | None = None,
+        **settings: object,
+    ) -> None:
+        super().__init__(model, device=device, threads=threads, **settings)
+        if MODELS[model].module is not BlinModel:
+            raise ConfigError(f'model: expected a Blin, found "{model}": use Recommender')
+
+    def __repr__(self) -> str:
+        """Shows the settings that were given, and the model if it is a variant."""
+        variant = {} if self.model == "blin" else {"model": self.model}
+        given = {**variant, **self.settings}
+        return f"Blin({', '.join(f'{name}={value!r}' for name, value in given.items())})"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -167,10 +168,26 @@ def test_train_prints_a_line_per_epoch_and_ends_with_the_test_metrics(blin: Blin
 
 def test_train_json(blin: Blin) -> None:
     told = value_of(blin("train", "--dataset", "shop", "--dim", 8, "--epochs", 1, "--json"))
-    assert told.keys() == {"run", "epochs", "best_epoch", "seconds", "metrics"}
+    assert told.keys() == {"run", "epochs", "best_epoch", "seconds", "metrics", "baselines"}
     assert (told["epochs"], told["best_epoch"]) == (1, 1)
     assert {"HR@10", "NDCG@10", "HR@20", "NDCG@20"} <= told["metrics"].keys()
     assert Path(told["run"], "model", "model.safetensors").is_file()
+
+
+def test_curves_for_tensorboard_are_written_when_asked_for(
+    blin: Blin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train = ("train", "--dataset", "shop", "--dim", 8, "--epochs", 1, "--json", "--tensorboard")
+    assert list(Path(value_of(blin(*train))["run"], "tb").glob("events.out.tfevents.*"))
+    runs = sorted(Path("runs").rglob("*"))
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    for extra in ((), ("--dry-run",)):
+        result = blin(*train, *extra)
+        assert (result.exit_code, result.stdout) == (1, "")
+        assert result.stderr == (
+            "error: the curves need TensorBoard: pip install 'blin-rec[tensorboard]'\n"
+        )
+    assert sorted(Path("runs").rglob("*")) == runs
 
 
 def test_settings_come_from_the_file_then_the_options_then_set(blin: Blin) -> None:
@@ -197,7 +214,8 @@ def test_a_finished_run_can_be_trained_for_longer(blin: Blin) -> None:
 @pytest.mark.parametrize("k", [("10", "20"), ("10,20",), ("10", "--k", "20")])
 def test_evaluate_takes_k_in_every_spelling(blin: Blin, k: tuple[str, ...]) -> None:
     told = value_of(blin("evaluate", "--json", "--k", *k))
-    assert told.keys() == {"run", "metrics", "protocol"}
+    assert told.keys() == {"run", "metrics", "intervals", "protocol"}
+    assert told["intervals"].keys() == told["metrics"].keys()
     assert told["metrics"].keys() == {"HR@10", "HR@20", "NDCG@10", "NDCG@20", "MRR"}
     assert all(0 <= value <= 1 for value in told["metrics"].values())
     assert told["protocol"]["ranking"] == "full"
@@ -210,7 +228,42 @@ def test_sampled_metrics_have_names_of_their_own(blin: Blin) -> None:
 
 def test_evaluate_prints_a_table(blin: Blin) -> None:
     result = blin("evaluate", "--k", 5, "--split", "valid")
-    assert re.search(r"^metric +valid\nHR@5 +\d\.\d{4}\n", result.stdout, re.MULTILINE)
+    first = r"^metric +valid +95% interval\nHR@5 +0\.\d{4} +0\.\d{4} to 0\.\d{4}\n"
+    assert re.search(first, result.stdout, re.MULTILINE), result.stdout
+
+
+def test_evaluate_shows_groups_and_lists(blin: Blin) -> None:
+    options = ("evaluate", "--k", 5, "--groups", "--beyond-accuracy")
+    result = blin(*options)
+    for line in (
+        r"history +users +targets +HR@5 +NDCG@5 +MRR\n\d+-\d+ +\d+ +\d+ +0\.\d{4} ",
+        r"popularity +users ",
+        r"repeats +users .*\nnew +\d",
+        r"of the lists +test\ncoverage@5 +[01]\.\d{4}\nnovelty@5 +\d+\.\d{4}\n",
+    ):
+        assert re.search(f"^{line}", result.stdout, re.MULTILINE), (line, result.stdout)
+    told = value_of(blin(*options, "--json"))
+    assert (
+        sum(group["users"] for group in told["groups"]["repeats"].values())
+        == (told["protocol"]["users"])
+    )
+    assert set(told["beyond_accuracy"]) == {
+        f"{name}@5" for name in ("coverage", "novelty", "popular-share", "gini")
+    }
+    wrong = blin("evaluate", "--beyond-accuracy", "--negatives", 5)
+    assert wrong.exit_code == 2 and "leave out --negatives" in wrong.stderr
+
+
+def test_evaluate_keeps_each_protocol_in_files_of_its_own(blin: Blin) -> None:
+    told = value_of(blin("evaluate", "--repeats", "miss", "--negatives", 9, "--seed", 3, "--json"))
+    assert set(told["metrics"]) == set(told["intervals"])
+    assert all(name.endswith("[uniform-9,repeats-miss]") for name in told["metrics"])
+    files = {file.name for file in Path(told["run"], "eval").iterdir()}
+    assert files == {
+        f"{name}{suffix}"
+        for name in ("test", "test-uniform-9-repeats-miss-s3")
+        for suffix in (".json", ".per_user.parquet")
+    }
 
 
 def test_recommend_to_users(blin: Blin) -> None:
@@ -275,9 +328,10 @@ def test_directories_come_from_options_or_the_environment(
     assert value_of(blin("datasets", "--json"))["prepared"] == ["shop"]
 
 
-def test_quiet_leaves_only_the_results(blin: Blin) -> None:
+def test_quiet_leaves_only_the_results_and_warnings(blin: Blin) -> None:
     result = blin("train", "--dataset", "shop", "--dim", 8, "--epochs", 1, "-q")
-    assert result.stderr == ""
+    assert result.stderr.startswith("warning: test NDCG@10 0.")
+    assert result.stderr.count("\n") == 1
     assert "NDCG@10" in result.stdout
 
 
@@ -295,12 +349,13 @@ def test_on_a_terminal_training_moves_a_bar(blin: Blin) -> None:
     result = blin(*train, "--verbose")
     assert "  dim = 8\n" in result.stderr
     assert result.exit_code == 0, result.stderr
-    bars = [line for line in re.split(r"[\r\n]", result.stderr) if "━" in line]
+    lines = re.split(r"[\r\n]", result.stderr)
+    bars = [line for line in lines if "━" in line and "epoch" in line]
     assert not any("…" in bar for bar in bars), "cut short"
     for part in ("epoch 2/2", "sequence ", "kl ", " users/s", "NDCG@10 0."):
         assert part in bars[-1]
     assert "━" not in blin(*train, "--no-progress").stderr
-    assert blin(*train, "--quiet").stderr == ""
+    assert "━" not in blin(*train, "--quiet").stderr
 
 
 @pytest.mark.usefixtures("terminal")

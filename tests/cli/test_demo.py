@@ -11,7 +11,7 @@ import pytest
 from cli.conftest import run_blin
 
 
-def test_the_demo_runs_and_blin_beats_both_baselines(
+def test_the_demo_runs_and_compares_blin_with_the_baselines(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -21,7 +21,8 @@ def test_the_demo_runs_and_blin_beats_both_baselines(
     told = json.loads(result.stdout)
     assert Path(told["run"]).is_dir() and told["run"].startswith("blin-demo/runs/sample/")
     ndcg = {name: metrics["NDCG@10"] for name, metrics in told["metrics"].items()}
-    assert ndcg["blin"] > ndcg["first-order Markov"] > ndcg["popularity"] > 0
+    assert ndcg.keys() == {"blin", "popularity", "recent-popularity", "markov", "item-knn"}
+    assert ndcg["blin"] > ndcg["markov"] > ndcg["popularity"] > 0
     steps = [line for line in result.stderr.splitlines() if line.startswith("$ ")]
     assert [step.split()[2] for step in steps] == ["preprocess", "train", "recommend", "evaluate"]
     assert [path.name for path in tmp_path.iterdir()] == ["blin-demo"]

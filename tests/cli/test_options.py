@@ -67,3 +67,26 @@ def test_every_command_and_option_has_a_help_text(name: str | None) -> None:
 def test_every_command_has_the_common_options(option: str) -> None:
     for command in main.commands.values():
         assert option in {name for parameter in command.params for name in parameter.opts}
+
+
+@pytest.mark.parametrize(
+    ("typed", "completions"),
+    [
+        (["do"], {"doctor"}),
+        (["train", "--d"], {"--dataset", "--dim", "--dry-run", "--device", "--data-dir"}),
+        (["train", "--ten"], {"--tensorboard"}),
+        (["train", "--precision", "b"], {"bf16"}),
+    ],
+)
+def test_the_shell_completes_commands_options_and_choices(
+    typed: list[str], completions: set[str]
+) -> None:
+    words = " ".join(["blin", *typed])
+    environment = {
+        "_BLIN_COMPLETE": "bash_complete",
+        "COMP_WORDS": words,
+        "COMP_CWORD": str(len(typed)),
+    }
+    result = CliRunner().invoke(main, [], env=environment, prog_name="blin")
+    assert result.exit_code == 0
+    assert {line.partition(",")[2] for line in result.stdout.splitlines()} == completions

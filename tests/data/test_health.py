@@ -9,16 +9,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from blin import _core, evaluate
 from blin.data.dataset import Dataset
 from blin.data.health import data_health, tie_luck, warnings
+from blin.data.loader import training_interactions
 from blin.data.prepare import preprocess
 from blin.errors import ConfigError, DataError
-from blin.models.popularity import Popularity
+from blin.models.popularity import Popularity, PopularityConfig
 from reference import health as reference
 from strategies import rows
 
@@ -103,9 +103,8 @@ def test_histograms_hold_everything_once(data):
 @pytest.mark.parametrize("split", ["leave-one-out", "temporal"])
 def test_the_baseline_is_what_an_evaluation_of_it_gives(small_log, tmp_path, split):
     dataset = Dataset(preprocess(small_log, data_dir=tmp_path, split=split).path)
-    starts, ends = dataset.training_ranges()
-    training = np.concatenate([dataset.items[a:b] for a, b in zip(starts, ends, strict=True)])
-    model = Popularity(torch.from_numpy(training.astype(np.int64)), num_items=dataset.num_items)
+    model = Popularity(dataset.num_items, PopularityConfig())
+    model.count(training_interactions(dataset))
     metrics = evaluate(model, dataset, k=[10]).metrics
     baseline = dataset.metadata["health"]["popularity_baseline"]
     assert baseline == {name: metrics[name] for name in ("HR@10", "NDCG@10")}

@@ -6,39 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
-from torch import Tensor
 
 from blin import evaluate
-from blin.batch import Batch, BatchSpec
 from blin.data.dataset import Dataset
 from blin.errors import BlinError, ConfigError
 from blin.evaluation import ranking
-from blin.evaluation.metrics import metrics_of
+from evaluation.scorers import Fixed, random_model
 from reference import ranking as reference
-
-
-class Fixed:
-    """Scores by a function of the batch's last items."""
-
-    def __init__(self, dataset: Dataset, table: Tensor) -> None:
-        self.num_items = dataset.num_items
-        self.table = table  # (V + 1, V + 1): the scores after each last item
-
-    @property
-    def batch_spec(self) -> BatchSpec:
-        return BatchSpec(max_len=3, positions="absolute", views=1, num_negatives=0)
-
-    def score(self, batch: Batch, candidates: Tensor | None = None) -> Tensor:
-        scores = self.table[batch.views[0].items[:, -1]].clone()
-        return scores if candidates is None else scores.gather(1, candidates)
-
-
-def random_model(dataset: Dataset, *, levels: int) -> Fixed:
-    size = dataset.num_items + 1
-    generator = torch.Generator().manual_seed(levels)
-    return Fixed(dataset, torch.randint(0, levels, (size, size), generator=generator).float())
 
 
 @pytest.mark.parametrize("split", ["valid", "test"])
@@ -60,6 +34,16 @@ def test_ranks_are_those_of_a_sort(
         history, target = sequence[:cut], sequence[cut]
         scores = model.table[history[-1]].tolist()
         assert rank in reference.possible_ranks(scores, set(history), target)
+
+
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float64])
+def test_ranks_are_the_same_for_every_kind_of_floats(
+    small_dataset: Dataset, kind: torch.dtype
+) -> None:
+    model = random_model(small_dataset, levels=100)
+    expected = evaluate(model, small_dataset).ranks
+    model.table = model.table.to(kind)
+    assert evaluate(model, small_dataset).ranks.tolist() == expected.tolist()
 
 
 def test_a_constant_model_does_as_well_as_chance(small_dataset: Dataset) -> None:
@@ -133,33 +117,52 @@ def test_an_evaluation_is_kept_under_the_name_of_its_protocol(
     kept = json.loads(second.save(tmp_path / "eval").read_text())
     assert kept["protocol"] == first.protocol
     assert kept["metrics"] == {**first.metrics, **second.metrics}
+    assert kept["intervals"].keys() == kept["metrics"].keys()
+    assert kept["groups"]["repeats"]["new"]["metrics"].keys() == kept["metrics"].keys()
 
 
-@given(ranks=st.lists(st.integers(1, 60), min_size=1), k=st.integers(1, 50))
-def test_metrics_are_their_definitions(ranks: list[int], k: int) -> None:
-    found = metrics_of(np.array(ranks), [k])
-    expected = reference.metrics(ranks, k)
-    assert [found[f"HR@{k}"], found[f"NDCG@{k}"], found["MRR"]] == pytest.approx(expected)
+def test_metrics_of_other_weights_are_not_kept(small_dataset: Dataset, tmp_path: Path) -> None:
+    evaluate(random_model(small_dataset, levels=1000), small_dataset, k=[5]).save(tmp_path / "eval")
+    other = evaluate(random_model(small_dataset, levels=999), small_dataset, k=[7])
+    record = json.loads(other.save(tmp_path / "eval").read_text())
+    assert record["metrics"] == other.metrics and "HR@5" not in record["intervals"]
 
 
-def test_metrics_of_three_users_by_hand() -> None:
-    found = metrics_of(np.array([1, 3, 11]), [10, 20])
-    assert found["HR@10"] == pytest.approx(2 / 3)
-    assert found["NDCG@10"] == pytest.approx((1 + 1 / 2) / 3)
-    assert found["HR@20"] == 1
-    assert found["NDCG@20"] == pytest.approx((1 + 1 / 2 + 1 / np.log2(12)) / 3)
-    assert found["MRR"] == pytest.approx((1 + 1 / 3 + 1 / 11) / 3)
+def test_a_record_says_where_its_numbers_come_from(small_dataset: Dataset, tmp_path: Path) -> None:
+    model = random_model(small_dataset, levels=1000)
+    model.name = "dice"
+    found = evaluate(model, small_dataset, negatives=10, seed=3, repeats="miss")
+    (tmp_path / "some-run").mkdir()
+    record = json.loads(found.save(tmp_path / "some-run" / "eval").read_text())
+    assert record["protocol"] == {
+        "dataset": "small",
+        "fingerprint": small_dataset.fingerprint,
+        "split": "test",
+        "targets": "first",
+        "repeats": "miss",
+        "ranking": "uniform-10",
+        "masked": "whole sequence",
+        "ties": "random",
+        "users": small_dataset.num_users,
+        "ranked": small_dataset.num_users,
+        "seed": 3,
+    }
+    assert (record["model"], record["run"]) == ("dice", "some-run")
+    assert record["versions"].keys() == {"blin", "torch", "numpy"}
+    assert record["date"].endswith("+00:00")
+    assert record["per_user"]["file"] == "test-uniform-10-repeats-miss-s3.per_user.parquet"
+    assert [list(ends) for ends in found.intervals.values()] == list(record["intervals"].values())
 
 
 def test_wrong_arguments_are_named(small_dataset: Dataset) -> None:
     model = random_model(small_dataset, levels=3)
-    with pytest.raises(ConfigError, match=r"k: expected lengths of at least 1, found \[0\]"):
+    with pytest.raises(ConfigError, match=r"k: expected whole numbers of at least 1, below"):
         evaluate(model, small_dataset, k=[0])
     with pytest.raises(ConfigError, match="split: expected one of valid, test, found 'train'"):
         evaluate(model, small_dataset, split="train")
     with pytest.raises(ConfigError, match="negatives: expected 1 to 39, fewer than there are"):
         evaluate(model, small_dataset, negatives=40)
-    with pytest.raises(ConfigError, match="sampling: expected uniform or popularity, found 'x'"):
+    with pytest.raises(ConfigError, match="sampling: expected one of uniform, popularity, found"):
         evaluate(model, small_dataset, negatives=3, sampling="x")
     model.num_items = 7
     with pytest.raises(ConfigError, match="expected a dataset of 7 items, found 40"):

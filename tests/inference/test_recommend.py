@@ -2,21 +2,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import pytest
-import torch
 
 from blin import Blin, BlinError, evaluate
 from blin.data.dataset import Dataset
 from blin.errors import CheckpointError, ConfigError, DataError
 from blin.inference import recommend
-from blin.inference.recommend import (
-    best_items,
-    recommend_all,
-    recommend_histories,
-    recommend_users,
-)
+from blin.inference.recommend import recommend_all, recommend_histories, recommend_users
 from small import SMALL
 
 
@@ -91,20 +84,6 @@ def test_everybody_gets_the_same_as_alone(
     for one, other in zip(among, alone, strict=True):
         assert one.pop("score") == pytest.approx(other.pop("score"), rel=1e-5)
         assert one == other
-
-
-def test_ties_go_to_the_lower_item() -> None:
-    scores = torch.tensor([[0.0, 1.0, 2.0, 1.0, 2.0, 1.0], [5.0, 5.0, 5.0, 5.0, 5.0, 5.0]])
-    values, items = best_items(scores, 3)
-    assert items.tolist() == [[2, 4, 1], [0, 1, 2]]
-    assert values.tolist() == [[2, 2, 1], [5, 5, 5]]
-
-
-def test_top_is_a_sort() -> None:
-    scores = torch.from_numpy(np.random.default_rng(0).integers(0, 7, (50, 30))).float()
-    _, items = best_items(scores, 9)
-    for row, found in zip(scores.tolist(), items.tolist(), strict=True):
-        assert found == sorted(range(30), key=lambda item: (-row[item], item))[:9]
 
 
 def test_a_saved_model_recommends_the_same(model: Blin, tmp_path: Path) -> None:

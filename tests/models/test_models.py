@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from blin.batch import Batch, View
 from blin.config import build as build_config
@@ -17,10 +17,8 @@ from blin.data.loader import Rows, TrainingLoader
 from blin.errors import ConfigError
 from blin.models import MODELS
 from blin.models.blin import BlinConfig, BlinModel
-from blin.models.markov import Markov
-from blin.models.popularity import Popularity
 from blin.nn.attention import linear
-from blin.training.trainer import TrainingConfig
+from blin.training.trainer import TrainingConfig, setting_classes
 
 V = 12
 
@@ -299,33 +297,6 @@ def test_weights_have_the_names_that_saved_models_know() -> None:
 def test_every_model_is_a_module_with_a_dataclass(name: str) -> None:
     model = MODELS[name]
     assert issubclass(model.module, nn.Module)
-    check_known(model.defaults, model.config, TrainingConfig)
+    check_known(model.defaults, *setting_classes(name))
     build_config(model.config, model.defaults)
     build_config(TrainingConfig, model.defaults)
-
-
-def scores(model: Popularity | Markov, history: list[int]) -> Tensor:
-    return model.score(batch(view([history])))[0]
-
-
-def test_popularity_counts() -> None:
-    model = Popularity(torch.tensor([1, 2, 2, 3, 3, 3]), num_items=4)
-    assert scores(model, [1, 1, 1]).tolist() == [0, 1, 2, 3, 0]
-    candidates = torch.tensor([[3, 4]])
-    assert model.score(batch(view([[1]])), candidates).tolist() == [[3, 0]]
-
-
-def test_markov_counts_what_follows_inside_a_user() -> None:
-    items = torch.tensor([1, 2, 1, 2, 1, 3, 2, 2])
-    owners = torch.tensor([0, 0, 0, 0, 1, 1, 1, 2])
-    model = Markov(items, owners, num_items=4)
-    after_one = scores(model, [4, 1])
-    # 1 → 2 twice, 1 → 3 once; 3 → 2 once; the pair (2, 2) crosses users and does not count.
-    assert after_one.floor().tolist() == [0, 0, 2, 1, 0]
-    assert scores(model, [1, 3]).floor().tolist() == [0, 0, 1, 0, 0]
-    # Nothing follows item 4: popularity decides, and stays below one transition.
-    alone = scores(model, [1, 4])
-    assert alone.max() < 1
-    assert alone.argsort(descending=True).tolist()[:3] == [2, 1, 3]
-    candidates = torch.tensor([[3, 2]])
-    torch.testing.assert_close(model.score(batch(view([[4, 1]])), candidates)[0], after_one[[3, 2]])

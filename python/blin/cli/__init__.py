@@ -10,8 +10,10 @@ import os
 
 import click
 
+from blin.cli.compare import compare
 from blin.cli.datasets import datasets
 from blin.cli.demo import demo
+from blin.cli.doctor import doctor
 from blin.cli.evaluate import evaluate
 from blin.cli.failures import ReportingGroup
 from blin.cli.inspect import inspect
@@ -62,5 +64,15 @@ def main(context: click.Context) -> None:
         click.echo(context.get_help())
 
 
-for command in (preprocess, inspect, train, evaluate, recommend, datasets, demo):
+for command in (
+    preprocess,
+    inspect,
+    train,
+    evaluate,
+    compare,
+    recommend,
+    datasets,
+    demo,
+    doctor,
+):
     main.add_command(command)

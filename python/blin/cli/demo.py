@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
@@ -12,10 +11,6 @@ from blin.cli.output import Output
 from blin.cli.preprocess import show_report
 from blin.cli.recommend import show_rows
 from blin.cli.training_display import training_display
-
-if TYPE_CHECKING:
-    from blin.data.dataset import Dataset
-    from blin.models import Scorer
 
 SETTINGS = {"epochs": 15, "batch_size": 64, "learning_rate": 3e-3, "dropout": 0.2}
 """The sample log is small: few users a step and a fast start, so that it takes a minute."""
@@ -37,7 +32,7 @@ def demo(directory: Path, seed: int, device: str, threads: int | None, output: O
     """Show blin at work on its built-in sample log, in a minute or two.
 
     A made-up shop's log is written as a CSV file, prepared, learned from, evaluated and used for
-    recommendations; a table compares blin with two simple baselines.
+    recommendations; a table compares blin with the baselines.
     """
     from blin.data.dataset import load_dataset
     from blin.data.prepare import preprocess
@@ -56,8 +51,8 @@ def demo(directory: Path, seed: int, device: str, threads: int | None, output: O
     dataset = load_dataset(log.stem, data_dir=data_dir)
 
     from blin.checkpoint import load_run
-    from blin.evaluation.evaluator import evaluate
     from blin.inference.recommend import recommend_users
+    from blin.training.baselines import measure_baselines
     from blin.training.trainer import train
 
     announce(output, f"blin train --dataset {log.stem}, with settings for so small a log")
@@ -78,11 +73,11 @@ def demo(directory: Path, seed: int, device: str, threads: int | None, output: O
     output.note(f"{somebody} bought, newest last: {' '.join(bought[-8:])}")
     show_rows(recommend_users(model, dataset, [somebody], k=5).rows(), output)
 
-    announce(output, f"blin evaluate --k 10 20 --runs-dir {runs_dir}, and two simple baselines")
-    metrics = {
-        name: evaluate(scorer, dataset, k=(10, 20)).metrics
-        for name, scorer in {"blin": model, **baselines(dataset)}.items()
-    }
+    announce(output, f"blin evaluate --k 10 20 --runs-dir {runs_dir}, and the baselines")
+    baselines = measure_baselines(
+        dataset, protocol=result.protocol, directory=result.run.parent, device=device
+    )
+    metrics = {"blin": result.metrics, **baselines}
     output.result({"run": str(result.run), "metrics": metrics})
     output.table(
         ("model", *metrics["blin"]), [(name, *found.values()) for name, found in metrics.items()]
@@ -96,19 +91,6 @@ def demo(directory: Path, seed: int, device: str, threads: int | None, output: O
             "blin --help": "all commands",
         }
     )
-
-
-def baselines(dataset: Dataset) -> dict[str, Scorer]:
-    """Returns what blin is compared with, learned from the same training items."""
-    from blin.data.loader import flat_histories
-    from blin.models.markov import Markov
-    from blin.models.popularity import Popularity
-
-    owners, items = flat_histories(dataset.items, *dataset.training_ranges())
-    return {
-        "popularity": Popularity(items, num_items=dataset.num_items),
-        "first-order Markov": Markov(items, owners, num_items=dataset.num_items),
-    }
 
 
 def announce(output: Output, step: str) -> None:

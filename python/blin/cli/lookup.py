@@ -18,8 +18,12 @@ def prepared_names(data_dir: Path) -> list[str]:
     return sorted(file.parent.name for file in data_dir.glob("[!.]*/dataset.json"))
 
 
-def open_dataset(name: str, *, data_dir: Path, output: Output) -> Dataset:
-    """Opens a prepared dataset by name or path; one of the catalogue is fetched if need be."""
+def open_dataset(name: str, *, data_dir: Path, output: Output, may_fetch: bool = True) -> Dataset:
+    """Opens a prepared dataset by name or path; one of the catalogue is fetched if need be.
+
+    Raises:
+        DataError: There is none, or only in the catalogue and it may not be fetched.
+    """
     from blin.data.catalog import DATASETS
     from blin.data.dataset import is_dataset, load_dataset
 
@@ -29,6 +33,11 @@ def open_dataset(name: str, *, data_dir: Path, output: Output) -> Dataset:
         return load_dataset(name, data_dir=data_dir)
     if name not in DATASETS:
         raise DataError(_unknown(name, prepared_names(data_dir), list(DATASETS), data_dir))
+    if not may_fetch:
+        raise DataError(
+            f"{name}: expected a prepared dataset, found one to download: run blin preprocess "
+            f"{name} first"
+        )
     _fetch_and_prepare(DATASETS[name], data_dir, output)
     return load_dataset(name, data_dir=data_dir)
 

@@ -160,12 +160,12 @@ def seed(command: Function) -> Function:
     )(command)
 
 
-def threads(command: Function) -> Function:
-    """Adds ``--threads``."""
+def threads(command: Function, *, default: str = "all cores") -> Function:
+    """Adds ``--threads``; the help text names the default."""
     return click.option(
         "--threads",
         type=click.IntRange(min=1, max=512),
-        help="How many CPU threads to use.  [default: all cores]",
+        help=f"How many CPU threads to use.  [default: {default}]",
     )(command)
 
 

@@ -75,6 +75,16 @@ class Output:
         for line in captured.get().splitlines():
             click.echo(line.rstrip())
 
+    def markdown(
+        self, columns: Sequence[str], rows: Sequence[Sequence[object]], *, title: str = ""
+    ) -> None:
+        """Prints a table of results as Markdown."""
+        if title:
+            click.echo(f"{title}\n")
+        for cells in (columns, ["---"] * len(columns), *rows):
+            click.echo("| " + " | ".join(map(text_of, cells)) + " |")
+        click.echo()
+
     def facts(self, facts: Mapping[str, object]) -> None:
         """Prints named facts, one a line; those that are None are left out."""
         if self.json:

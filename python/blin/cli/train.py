@@ -5,17 +5,20 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from blin.cli import options
+from blin.cli.config_file import ConfigFile, built_in_configs
+from blin.cli.dry_run import show_forecast
 from blin.cli.lookup import open_dataset
 from blin.cli.output import Output, duration_of
-from blin.cli.training_display import TrainingLines, training_display
+from blin.cli.training_display import METRIC, TrainingLines, training_display
 from blin.config import default_data_dir
-from blin.errors import ConfigError, did_you_mean
+from blin.errors import CheckpointError
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -23,19 +26,23 @@ else:
     import tomli as tomllib
 
 if TYPE_CHECKING:
+    from blin.data.dataset import Dataset
     from blin.training.trainer import RunResult
-
-BUILT_IN = Path(__file__).parent.parent / "configs"
-
-
-def built_in_configs() -> list[str]:
-    """Returns the names of the configurations that come with blin."""
-    return sorted(file.stem for file in BUILT_IN.glob("*.toml"))
 
 
 @click.command()
-@click.option("--dataset", metavar="NAME", help="A prepared dataset or one of the catalogue.")
-@click.option("--model", metavar="NAME", help="What to train.  [default: blin]")
+@click.option(
+    "--dataset",
+    metavar="NAME",
+    help="A prepared dataset or one of the catalogue.  [default: that of the --config file]",
+)
+@click.option(
+    "--model",
+    metavar="NAME",
+    help="What to train: blin, blin-paper, blin-zc, blin-d, blin-dwc or blin-bkl; or a baseline, "
+    "counted in seconds: popularity, recent-popularity, markov or item-knn.  "
+    "[default: that of the --config file, or blin]",
+)
 @click.option(
     "--lambda",
     "kl_weight",
@@ -73,8 +80,14 @@ def built_in_configs() -> list[str]:
     "--seed", type=click.IntRange(min=0), help="Seed of all that is drawn by chance.  [default: 0]"
 )
 @click.option("--resume", metavar="RUN|latest", help="Continue a run that was interrupted.")
+@click.option("--tensorboard", is_flag=True, help="Write curves for TensorBoard, to tb in the run.")
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Say what the training will take, by a few of its batches; write nothing.",
+)
 @options.device
-@options.threads
+@partial(options.threads, default="all cores, or as a run had that --resume or --config names")
 @click.option(
     "--data-dir",
     type=click.Path(file_okay=False, path_type=Path),
@@ -88,6 +101,8 @@ def train(
     config: str | None,
     assignments: tuple[str, ...],
     resume: str | None,
+    tensorboard: bool,
+    dry_run: bool,
     device: str,
     threads: int | None,
     data_dir: Path | None,
@@ -98,19 +113,50 @@ def train(
     """Train a model on a dataset.
 
     A dataset of the catalogue (see `blin datasets`) is downloaded and prepared first. The model
-    that does best on the validation items is kept, and tested once at the end.
+    that does best on the validation items is kept, tested once at the end, and compared with the
+    baselines.
     """
-    if (dataset is None) == (resume is None):
+    if dataset is not None and resume is not None:
         raise click.UsageError("give either --dataset NAME or --resume RUN")
     if resume is not None and model is not None:
         raise click.UsageError("a resumed run keeps its model: leave out --model")
-    settings = merged_settings(config, named, assignments)
+    if resume is not None and dry_run:
+        raise click.UsageError("--dry-run is for a new run: leave out --resume")
+    if resume is not None and config is not None:
+        raise click.UsageError("a resumed run keeps its settings: leave out --config")
+    file = None if config is None else ConfigFile.read(config)
+    if dataset is None and (file is None or file.dataset is None) and resume is None:
+        raise click.UsageError("give either --dataset NAME or --resume RUN")
+    if file is not None:
+        file.check(model)
+        model, threads = model or file.model, threads or file.threads
+    settings = merged_settings({} if file is None else file.settings, named, assignments)
+    opened = None
+    if dataset is not None:
+        opened = open_dataset(
+            dataset,
+            data_dir=data_dir or default_data_dir(),
+            output=output,
+            may_fetch=not dry_run,
+        )
+    elif file is not None:
+        opened = open_dataset_of(file, data_dir=data_dir, output=output, may_fetch=not dry_run)
+    if dry_run and opened is not None:
+        from blin.training.forecast import forecast
+
+        if tensorboard:
+            from blin.training.tensorboard import require_tensorboard
+
+            require_tensorboard()
+
+        found = forecast(
+            opened, model=model or "blin", settings=settings, device=device, threads=threads
+        )
+        show_forecast(found, output)
+        return
     from blin.checkpoint import find_run
     from blin.training import trainer
 
-    opened = None
-    if dataset is not None:
-        opened = open_dataset(dataset, data_dir=data_dir or default_data_dir(), output=output)
     with training_display(output) as display, saying_how_to_resume(display):
         if opened is None:
             result = trainer.resume(
@@ -119,6 +165,7 @@ def train(
                 settings=settings,
                 device=device,
                 threads=threads,
+                tensorboard=tensorboard,
                 on_event=display.show,
             )
         else:
@@ -129,8 +176,11 @@ def train(
                 runs_dir=runs_dir,
                 device=device,
                 threads=threads,
+                tensorboard=tensorboard,
                 on_event=display.show,
             )
+    show_result(result, output)
+    baselines = compared_baselines(result, output, device=device, data_dir=data_dir)
     output.result(
         {
             "run": str(result.run),
@@ -138,9 +188,9 @@ def train(
             "best_epoch": result.best_epoch,
             "seconds": result.seconds,
             "metrics": result.metrics,
+            "baselines": baselines,
         }
     )
-    show_result(result, output)
     elsewhere = options.runs_dir_flag(runs_dir)
     output.next_commands(
         {
@@ -165,46 +215,78 @@ def saying_how_to_resume(display: TrainingLines) -> Iterator[None]:
 
 def show_result(result: RunResult, output: Output) -> None:
     """Prints the test metrics of a finished run."""
-    output.note(
-        f"{result.run}: {result.epochs} epochs in {duration_of(result.seconds)}, "
-        f"best after epoch {result.best_epoch}"
-    )
+    how = f"counted and ranked in {duration_of(result.seconds)}"
+    if result.epochs > 0:
+        how = (
+            f"{result.epochs} epochs in {duration_of(result.seconds)}, "
+            f"best after epoch {result.best_epoch}"
+        )
+    output.note(f"{result.run}: {how}")
     output.table(("metric", "test"), list(result.metrics.items()))
 
 
+def compared_baselines(
+    result: RunResult, output: Output, *, device: str, data_dir: Path | None
+) -> dict[str, dict[str, float]]:
+    """Says whether a finished run beats the baselines, and returns their test metrics.
+
+    Of a run that is a baseline itself nothing is said, and nothing returned.
+    """
+    if result.epochs == 0:
+        return {}
+    from blin.checkpoint import open_run_dataset, read_run_config
+    from blin.training.baselines import measure_baselines
+
+    dataset = open_run_dataset(result.run, read_run_config(result.run), data_dir=data_dir)
+    with output.bar("rank for the baselines") as advance:
+        found = measure_baselines(
+            dataset,
+            protocol=result.protocol,
+            directory=result.run.parent,
+            device=device,
+            on_progress=advance,
+        )
+    own = result.metrics[METRIC]
+    ranked = sorted(((metrics[METRIC], name) for name, metrics in found.items()), reverse=True)
+    beaten = ", ".join(f"{name} {value:.4f}" for value, name in ranked if value < own)
+    others = ", ".join(f"{name} {value:.4f}" for value, name in ranked if value >= own)
+    if not others:
+        output.note(f"test {METRIC} {own:.4f} beats {beaten}")
+    else:
+        but = f"; it beats {beaten}" if beaten else ""
+        output.warn(f"test {METRIC} {own:.4f} does not beat {others}{but}")
+    return found
+
+
+def open_dataset_of(
+    file: ConfigFile, *, data_dir: Path | None, output: Output, may_fetch: bool
+) -> Dataset:
+    """Opens the dataset that a configuration names: in ``data_dir``, or where the run had it."""
+    name, path = file.dataset or "", file.dataset_path
+    if data_dir is None and path is not None and (Path(path) / "dataset.json").exists():
+        name = path
+    place = data_dir or default_data_dir()
+    dataset = open_dataset(name, data_dir=place, output=output, may_fetch=may_fetch)
+    if file.fingerprint not in (None, dataset.fingerprint):
+        raise CheckpointError(
+            f"{file.source}: expected the dataset it was written for, found other sequences in "
+            f"{dataset.path}; to train on them all the same, add --dataset {file.dataset}"
+        )
+    output.note(f"{file.source}: the dataset is {dataset.path}")
+    return dataset
+
+
 def merged_settings(
-    config: str | None, named: Mapping[str, object], assignments: Sequence[str]
+    settings: Mapping[str, object], named: Mapping[str, object], assignments: Sequence[str]
 ) -> dict[str, object]:
     """Returns one mapping of settings: the file's, over them the options', over them --set's."""
-    settings = {} if config is None else read_settings(config)
-    settings |= {name: value for name, value in named.items() if value is not None}
+    settings = {**settings, **{name: value for name, value in named.items() if value is not None}}
     for assignment in assignments:
         key, equals, text = assignment.partition("=")
         if not equals:
             raise click.UsageError(f'--set: expected KEY=VALUE, found "{assignment}"')
         settings[key.strip().replace("-", "_")] = _value(text.strip())
     return settings
-
-
-def read_settings(config: str) -> dict[str, object]:
-    """Returns the settings of a built-in configuration or of a TOML file.
-
-    Of a file, the table ``[settings]`` is taken, as in a run's ``config.toml``, or all of it.
-    """
-    known = built_in_configs()
-    file = BUILT_IN / f"{config}.toml" if config in known else Path(config)
-    try:
-        content = tomllib.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        hint = did_you_mean(config, known) or f"; built in are {', '.join(known)}"
-        raise ConfigError(f'no settings "{config}": no such file{hint}') from error
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
-        raise ConfigError(f"{config}: expected a TOML file of settings: {reason}") from error
-    settings = content.get("settings", content)
-    if not isinstance(settings, dict):
-        raise ConfigError(f"{config}: expected settings to be a table, found {settings!r}")
-    return dict(settings)
 
 
 def _value(text: str) -> object:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from blin.training.trainer import Event, Started, Step, Validated
 
 METRIC = "NDCG@10"
-"""The validation metric shown while training."""
+"""The metric shown while training, and at its end beside those of the baselines."""
 
 
 @contextmanager

@@ -26,6 +26,9 @@ _METADATA_LIMIT = 16 << 20
 
 SPLITS = ("valid", "test")
 
+TARGETS = ("first", "last", "all")
+"""Which of the items that a user has in a split are ranked."""
+
 
 class Dataset:
     """A prepared dataset, memory-mapped and read-only.
@@ -100,25 +103,37 @@ class Dataset:
         """Returns the items of a user, oldest first."""
         return self.items[self.offsets[user] : self.offsets[user + 1]]
 
-    def held_out(self, split: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Returns the users with an item held out for a split, and where in ``items`` it stands.
+    def held_out(
+        self, split: str, targets: str = "first"
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Returns the users with items held out for a split, and where in ``items`` these stand.
 
         Args:
             split: ``valid`` or ``test``.
+            targets: the ``first`` item that a user has in the split, the ``last``, or ``all``;
+                under leave-one-out there is one.
 
         Returns:
-            (users, places): the first held-out item of user ``users[i]`` is ``items[places[i]]``;
-            the history that may be used to predict it is all that comes before. Users with nothing
-            before it, as temporal splits have them, are left out.
+            (users, places): ``items[places[i]]`` is held out of user ``users[i]``; the history
+            that may be used to predict it is all that comes before. By user, then by time. Items
+            with nothing before them, as temporal splits have them, are left out.
         """
         if split not in SPLITS:
             raise ValueError(f"split must be one of {', '.join(SPLITS)}, got {split!r}")
+        if targets not in TARGETS:
+            raise ValueError(f"targets must be one of {', '.join(TARGETS)}, got {targets!r}")
         starts = self.offsets[:-1]
-        lengths = np.diff(self.offsets)
-        first = self.splits[:, SPLITS.index(split)]
-        last = self.splits[:, 1] if split == "valid" else lengths
-        users = np.flatnonzero((first > 0) & (first < last))
-        return users, (starts + first)[users]
+        begin = self.splits[:, SPLITS.index(split)]
+        end = self.splits[:, 1] if split == "valid" else np.diff(self.offsets)
+        if targets == "first":
+            end = np.minimum(end, begin + 1)
+        elif targets == "last":
+            begin = np.maximum(begin, end - 1)
+        begin = np.maximum(begin, 1)
+        counts = np.maximum(end - begin, 0)
+        users = np.repeat(np.arange(self.num_users), counts)
+        before = np.cumsum(counts) - counts
+        return users, np.arange(len(users)) + (starts + begin - before)[users]
 
     def training_ranges(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Returns where in ``items`` each user's training items begin and end, (U,) twice."""

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from blin._core import Batcher, NegativeSampler, fill_histories, shuffle_users
-from blin.batch import Batch, BatchSpec, View
+from blin.batch import Batch, BatchSpec, Interactions, View
 from blin.data.buffers import Buffers
 from blin.data.dataset import Dataset
 from blin.data.prefixes import last_steps, prefixes
@@ -297,8 +297,23 @@ def flat_histories(
     items: NDArray[np.uint32], starts: NDArray[np.int64], ends: NDArray[np.int64]
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Returns (rows, items): all pairs of a history's number and an item in it."""
+    rows, places = _flat_places(starts, ends)
+    return torch.from_numpy(rows), torch.from_numpy(items[places].astype(np.int64))
+
+
+def training_interactions(dataset: Dataset) -> Interactions:
+    """Returns all that may be counted of a dataset: nothing that is held out."""
+    users, places = _flat_places(*dataset.training_ranges())
+    times = None if dataset.timestamps is None else torch.from_numpy(dataset.timestamps[places])
+    items = torch.from_numpy(dataset.items[places].astype(np.int64))
+    return Interactions(items, torch.from_numpy(users), times)
+
+
+def _flat_places(
+    starts: NDArray[np.int64], ends: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Returns (rows, places): the number of a range and a place in it, for all of all ranges."""
     lengths = ends - starts
     rows = np.repeat(np.arange(len(starts)), lengths)
     steps = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-    places = np.repeat(starts, lengths) + steps
-    return torch.from_numpy(rows), torch.from_numpy(items[places].astype(np.int64))
+    return rows, np.repeat(starts, lengths) + steps

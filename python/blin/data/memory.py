@@ -1,9 +1,10 @@
-"""The limit on the memory that preparing a log may take."""
+"""The memory that a process has taken, and the limit on what preparing a log may take."""
 
 from __future__ import annotations
 
 import os
 import re
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,3 +54,19 @@ def _resident_bytes() -> int:
     except (OSError, IndexError, ValueError):
         return 128 << 20
     return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def peak_memory_bytes() -> int:
+    """Returns the most memory this process has held so far; 0 where the system does not say."""
+    try:
+        # Linux counts a parent's memory in ru_maxrss, but not here.
+        status = Path("/proc/self/status").read_text()
+        return int(status.split("VmHWM:")[1].split()[0]) * 1024
+    except (OSError, IndexError):
+        pass
+    try:
+        import resource
+    except ImportError:
+        return 0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

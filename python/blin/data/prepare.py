@@ -10,7 +10,6 @@ import hashlib
 import json
 import os
 import re
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -30,7 +29,7 @@ from blin.data import columnar
 from blin.data.dataset import FORMAT_VERSION
 from blin.data.directory import Directory, Write
 from blin.data.health import data_health
-from blin.data.memory import MemoryLimit
+from blin.data.memory import MemoryLimit, peak_memory_bytes
 from blin.errors import ConfigError, DataError
 
 _NAME = re.compile(r"[\w+-][\w.+-]*")
@@ -53,7 +52,6 @@ _FORMATS = {
 _SUFFIXES = _COMPRESSIONS | _FORMATS
 _WRITTEN_BYTES = 32 << 20
 _WRITTEN_ROWS = 1 << 20
-_PEAK = re.compile(r"VmHWM:\s+(\d+) kB")
 _NUMBERS = re.compile(r"(?<=\[)\n[-+.\de,\s]+\n\s*(?=\])")
 _SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
 _FILES = ("items.npy", "offsets.npy", "splits.npy", "users.parquet", "items.parquet")
@@ -255,7 +253,7 @@ def preprocess(
         reused=reused,
         replaced=replaced,
         seconds=time.perf_counter() - start,
-        peak_memory_bytes=_peak_memory_bytes(),
+        peak_memory_bytes=peak_memory_bytes(),
         metadata=metadata,
     )
 
@@ -469,19 +467,3 @@ def _to_json_bytes(metadata: Mapping[str, Any]) -> bytes:
     # Lists of numbers take one line, for people; no string of JSON holds a line's end.
     text = _NUMBERS.sub(lambda numbers: " ".join(numbers[0].split()), text)
     return f"{text}\n".encode()
-
-
-def _peak_memory_bytes() -> int:
-    """Returns the most memory this process has held so far; 0 where the system does not say."""
-    try:
-        # Linux counts a parent's memory in ru_maxrss, but not here.
-        status = Path("/proc/self/status").read_text()
-        return int(status.split("VmHWM:")[1].split()[0]) * 1024
-    except (OSError, IndexError):
-        pass
-    try:
-        import resource
-    except ImportError:
-        return 0
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024

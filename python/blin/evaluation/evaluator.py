@@ -4,22 +4,33 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from functools import cached_property
 from importlib.metadata import version
+from operator import index
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from blin.data.dataset import SPLITS, Dataset
+from blin.data.dataset import SPLITS, TARGETS, Dataset
 from blin.errors import ConfigError, DataError
-from blin.evaluation.metrics import metrics_of
+from blin.evaluation.beyond_accuracy import beyond_accuracy as measure_lists
+from blin.evaluation.groups import Group, groups_of
+from blin.evaluation.intervals import bootstrap_intervals
+from blin.evaluation.metrics import MISS, metrics_of, user_values
+from blin.evaluation.per_user import SUFFIX, PerUser, hash_of, write_per_user
 from blin.evaluation.ranking import Progress, full_ranks, sampled_ranks
+from blin.evaluation.targets import Targets
 from blin.files import replacing
 from blin.models import Scorer
+
+REPEATS = ("candidate", "miss", "skip")
+"""What becomes of a target that its user has had before."""
 
 
 @dataclass(frozen=True)
@@ -27,12 +38,16 @@ class Evaluation:
     """What :func:`evaluate` returns.
 
     Attributes:
-        metrics: ``HR@10``, ``NDCG@10``, …, ``MRR`` on the 0–1 scale; a sampled protocol adds its
-            name, as in ``HR@10[uniform-500]``.
+        metrics: ``HR@10``, ``NDCG@10``, …, ``MRR`` on the 0–1 scale; any protocol but the usual
+            one adds its name, as in ``HR@10[uniform-500]``.
         protocol: all that must be equal for two evaluations to be comparable.
-        ranks: (users,), the rank of each held-out item.
+        ranks: (T,), the rank of each target, by user, then by time.
         users: number of users ranked.
         seconds: wall-clock time.
+        model: what was evaluated.
+        targets: what was ranked.
+        k: lengths of the lists, in ascending order.
+        beyond_accuracy: ``coverage@10``, … of the lists, if they were asked for.
     """
 
     metrics: dict[str, float]
@@ -40,27 +55,72 @@ class Evaluation:
     ranks: NDArray[np.int64]
     users: int
     seconds: float
+    model: str
+    targets: Targets = field(repr=False)
+    k: tuple[int, ...]
+    beyond_accuracy: dict[str, float] | None = None
+
+    @property
+    def name(self) -> str:
+        """The name of the protocol: ``test``, ``test-uniform-500-s0``, ``valid-repeats-miss``."""
+        seed = [f"s{self.protocol['seed']}"] if "seed" in self.protocol else []
+        return "-".join([str(self.protocol["split"]), *_unusual(self.protocol), *seed])
+
+    @cached_property
+    def intervals(self) -> dict[str, tuple[float, float]]:
+        """The 95 % bootstrap interval of each metric over users; none of a single user."""
+        values = user_values(self.ranks, self.k, users=self.targets.users)
+        suffix = _suffix(self.protocol)
+        return {name + suffix: ends for name, ends in bootstrap_intervals(values).items()}
+
+    @cached_property
+    def groups(self) -> dict[str, dict[str, Group]]:
+        """The metrics by history, popularity of the target, and new items and repeats."""
+        return groups_of(self.targets, self.ranks, self.k, suffix=_suffix(self.protocol))
+
+    def per_user(self) -> PerUser:
+        """Returns the rank of each target in a table with raw ids."""
+        dataset = self.targets.dataset
+        return PerUser(
+            self.protocol,
+            dataset.user_ids.take(self.targets.users),
+            dataset.item_ids.take(self.targets.items),
+            self.ranks.astype(np.int32),
+            self.targets.history.astype(np.int32),
+            self.targets.popularity,
+        )
 
     def save(self, directory: Path) -> Path:
-        """Writes metrics and protocol as JSON and returns the file, named after the protocol.
+        """Writes the ranks as Parquet and the metrics as JSON, and returns the JSON file.
 
-        Metrics that an earlier evaluation by the same protocol left there (of other k) are kept.
+        What an earlier evaluation left there of other k is kept if it comes from the same ranks.
+
+        Args:
+            directory: ``eval`` in the directory of a run.
         """
-        name = str(self.protocol["split"])
-        if self.protocol["ranking"] != "full":
-            name += f"-{self.protocol['ranking']}-s{self.protocol['seed']}"
-        path = directory / f"{name}.json"
-        metrics = self.metrics
-        with suppress(OSError, ValueError, KeyError, TypeError):
-            before = json.loads(path.read_text(encoding="utf-8"))
-            if before["protocol"] == self.protocol:
-                metrics = {**before["metrics"], **metrics}
-        record = {
-            "protocol": self.protocol,
-            "metrics": metrics,
-            "versions": {"blin": version("blin-rec"), "torch": torch.__version__},
-        }
         directory.mkdir(exist_ok=True)
+        table = directory / (self.name + SUFFIX)
+        write_per_user(table, self.per_user())
+        record: dict[str, Any] = {
+            "protocol": self.protocol,
+            "metrics": self.metrics,
+            "intervals": self.intervals,
+            "groups": self.groups,
+            "beyond_accuracy": self.beyond_accuracy or {},
+            "per_user": {"file": table.name, "sha256": hash_of(table)},
+            "model": self.model,
+            "run": directory.resolve().parent.name,
+            "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            "versions": {
+                "blin": version("blin-rec"),
+                "torch": torch.__version__,
+                "numpy": np.__version__,
+            },
+        }
+        path = directory / f"{self.name}.json"
+        before = _read_record(path)
+        if before.get("per_user") == record["per_user"]:
+            record = _merged(before, record)
         with replacing(path) as temporary:
             temporary.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
         return path
@@ -72,72 +132,153 @@ def evaluate(
     *,
     k: Sequence[int] = (10, 20),
     split: str = "test",
+    targets: str = "first",
+    repeats: str = "candidate",
     negatives: int | None = None,
     sampling: str = "uniform",
     seed: int = 0,
+    beyond_accuracy: bool = False,
     on_progress: Progress | None = None,
 ) -> Evaluation:
-    """Ranks every user's held-out item and averages the metrics.
+    """Ranks held-out items and averages the metrics: over a user's targets, then over the users.
 
-    The history of the test item is all that comes before it, the validation item included.
+    The history of a target is all that comes before it; that of a test item includes the
+    validation items.
 
     Args:
         model: anything that scores.
         dataset: a prepared dataset with the model's items.
         k: lengths of the lists.
         split: ``test`` or ``valid``.
+        targets: the ``first`` item that each user has in the split, the ``last``, or ``all``. Under
+            leave-one-out there is one.
+        repeats: a target that its user has had before is a ``candidate`` as any other, counts as a
+            ``miss``, or is left out (``skip``).
         negatives: rank among this many drawn items instead of the whole catalogue.
         sampling: how they are drawn: ``uniform``, or in proportion to ``popularity``.
         seed: of the drawn items.
-        on_progress: called with the users done and the users to do.
+        beyond_accuracy: also measure what the lists hold.
+        on_progress: called with the targets done and the targets to do.
 
     Raises:
         ConfigError: An argument is out of range, or the dataset has other items than the model.
+        DataError: There is nothing to rank.
+        BlinError: A score is not finite.
     """
-    if not k or min(k) < 1:
-        raise ConfigError(f"k: expected lengths of at least 1, found {list(k)}")
-    if split not in SPLITS:
-        raise ConfigError(f"split: expected one of {', '.join(SPLITS)}, found {split!r}")
-    if sampling not in ("uniform", "popularity"):
-        raise ConfigError(f"sampling: expected uniform or popularity, found {sampling!r}")
+    try:
+        ks = tuple(sorted({index(each) for each in k}))
+    except TypeError:
+        ks = ()
+    if not ks or ks[0] < 1 or ks[-1] >= MISS:
+        raise ConfigError(f"k: expected whole numbers of at least 1, below 2^31, found {k}")
+    for name, value, known in (
+        ("split", split, SPLITS),
+        ("targets", targets, TARGETS),
+        ("repeats", repeats, REPEATS),
+        ("sampling", sampling, ("uniform", "popularity")),
+    ):
+        if value not in known:
+            raise ConfigError(f"{name}: expected one of {', '.join(known)}, found {value!r}")
     if negatives is not None and not 1 <= negatives < dataset.num_items:
         raise ConfigError(
             f"negatives: expected 1 to {dataset.num_items - 1}, fewer than there are items, "
             f"found {negatives}"
         )
+    if not 0 <= seed < 2**64:
+        raise ConfigError(f"seed: expected 0 or more, below 2^64, found {seed}")
+    if negatives is not None and beyond_accuracy:
+        raise ConfigError("beyond_accuracy: expected full ranking, found negatives")
     if model.num_items != dataset.num_items:
         raise ConfigError(
             f"expected a dataset of {model.num_items} items, found {dataset.num_items} "
             f"in {dataset.path}"
         )
+    ids = getattr(model, "item_ids", None)
+    if ids is not None and not ids.equals(dataset.item_ids):
+        raise ConfigError(
+            f"expected a dataset of the model's items, found others in {dataset.path}"
+        )
     begin = time.perf_counter()
+    first = Targets(dataset, *dataset.held_out(split))
+    chosen = first if targets == "first" else Targets(dataset, *dataset.held_out(split, targets))
+    if np.array_equal(first.places, chosen.places):
+        targets = "first"
+    if repeats == "skip":
+        chosen = chosen.without(chosen.repeats)
+    if len(chosen) == 0:
+        new = " that they have not had before" if repeats == "skip" else ""
+        raise DataError(f"{dataset.path}: no user has a {split} item{new}")
+    lists = None
     with torch.inference_mode():
         if negatives is None:
-            ranks = full_ranks(model, dataset, split, on_progress=on_progress)
+            ranks = full_ranks(model, chosen, on_progress=on_progress)
         else:
             ranks = sampled_ranks(
                 model,
-                dataset,
-                split,
+                chosen,
                 negatives=negatives,
                 sampling=sampling,
                 seed=seed,
                 on_progress=on_progress,
             )
-    if len(ranks) == 0:
-        raise DataError(f"{dataset.path}: no user has a {split} item")
-    ranking = "full" if negatives is None else f"{sampling}-{negatives}"
-    suffix = "" if negatives is None else f"[{ranking}]"
-    metrics = {name + suffix: value for name, value in metrics_of(ranks, sorted(set(k))).items()}
+        if beyond_accuracy:
+            lists = measure_lists(model, chosen, ks, on_progress=on_progress)
+    if repeats == "miss":
+        ranks[chosen.repeats] = MISS
+    users = len(np.unique(chosen.users))
     protocol: dict[str, object] = {
         "dataset": dataset.name,
         "fingerprint": dataset.fingerprint,
         "split": split,
-        "ranking": ranking,
+        "targets": targets,
+        "repeats": repeats,
+        "ranking": "full" if negatives is None else f"{sampling}-{negatives}",
         "masked": "history" if negatives is None else "whole sequence",
         "ties": "random",
-        "users": len(ranks),
+        "users": users,
+        "ranked": len(chosen),
     }
     if negatives is not None:
         protocol["seed"] = seed
-    return Evaluation(metrics, protocol, ranks, len(ranks), time.perf_counter() - begin)
+    metrics = metrics_of(ranks, ks, users=chosen.users)
+    return Evaluation(
+        metrics={name + _suffix(protocol): value for name, value in metrics.items()},
+        protocol=protocol,
+        ranks=ranks,
+        users=users,
+        seconds=time.perf_counter() - begin,
+        model=getattr(model, "name", type(model).__name__),
+        targets=chosen,
+        k=ks,
+        beyond_accuracy=lists,
+    )
+
+
+def _unusual(protocol: Mapping[str, object]) -> list[str]:
+    """Returns what sets a protocol apart from full ranking of first targets, all candidates."""
+    usual = {"targets": "first", "repeats": "candidate"}
+    found = [f"{key}-{protocol[key]}" for key, value in usual.items() if protocol[key] != value]
+    return found if protocol["ranking"] == "full" else [str(protocol["ranking"]), *found]
+
+
+def _suffix(protocol: Mapping[str, object]) -> str:
+    """Returns what the metrics' names of a protocol that is not the usual one end in."""
+    unusual = _unusual(protocol)
+    return f"[{','.join(unusual)}]" if unusual else ""
+
+
+def _read_record(path: Path) -> dict[str, Any]:
+    """Returns what an earlier evaluation left; a damaged file is as good as none."""
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
+def _merged(before: Any, now: Any) -> Any:
+    """Returns the newer of two JSON values, and what only the older has."""
+    if not (isinstance(before, dict) and isinstance(now, dict)):
+        return now
+    kept = {key: value for key, value in before.items() if key not in now}
+    return {**{key: _merged(before.get(key), value) for key, value in now.items()}, **kept}

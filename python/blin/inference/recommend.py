@@ -14,6 +14,7 @@ from blin.checkpoint import TrainedModel
 from blin.data.dataset import Dataset
 from blin.data.loader import flat_histories, history_batch
 from blin.errors import ConfigError, DataError
+from blin.nn.top import best_items
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -130,20 +131,6 @@ def _tables(
             scores[rows.to(scores.device), seen.to(scores.device)] = -torch.inf
         values, best = best_items(scores, min(k, model.num_items))
         yield _table(model, names[part], values, best)
-
-
-def best_items(scores: torch.Tensor, k: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Returns the k highest scores of each row and their items; the lower item first on a tie."""
-    values, _ = torch.topk(scores, k, dim=1)
-    threshold = values[:, -1:]
-    # topk picks any of the items that tie at the threshold: take the lowest ones.
-    above = scores > threshold
-    level = (scores == threshold) & (scores > -torch.inf)
-    room = k - above.sum(1, keepdim=True)
-    chosen = above | (level & (level.cumsum(1) <= room))
-    ranked = torch.where(chosen, scores, -torch.inf)
-    order = torch.argsort(ranked, dim=1, descending=True, stable=True)[:, :k]
-    return ranked.gather(1, order).cpu().numpy(), order.cpu().numpy()
 
 
 def _table(

@@ -14,8 +14,8 @@ from torch import Tensor
 from blin.checkpoint import TrainedModel
 from blin.data.loader import history_batch
 from blin.errors import ConfigError
-from blin.inference.recommend import best_items
 from blin.models import Recurrent
+from blin.nn.top import best_items
 
 FORMS = ("auto", "recurrent", "window")
 

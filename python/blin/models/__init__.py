@@ -7,8 +7,16 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
-from blin.batch import Batch, BatchSpec
+from blin.batch import Batch, BatchSpec, Interactions
 from blin.models.blin import BlinConfig, BlinModel
+from blin.models.item_knn import ItemKNN, ItemKNNConfig
+from blin.models.markov import Markov, MarkovConfig
+from blin.models.popularity import (
+    Popularity,
+    PopularityConfig,
+    RecentPopularity,
+    RecentPopularityConfig,
+)
 from blin.nn.embedding import ItemEmbedding
 
 
@@ -44,6 +52,14 @@ class Recurrent(Protocol):
         """Reads the next (B, M) items and returns (B, M, D) states and what to go on from."""
 
 
+@runtime_checkable
+class Counted(Protocol):
+    """A module that learns by counting: from all interactions at once, without a loss."""
+
+    def count(self, interactions: Interactions) -> None:
+        """Learns from all training interactions, which lie on the CPU, and forgets any others."""
+
+
 class Model(NamedTuple):
     """A model that can be trained.
 
@@ -57,6 +73,11 @@ class Model(NamedTuple):
     config: type[Any]
     defaults: Mapping[str, object] = {}
 
+    @property
+    def counted(self) -> bool:
+        """Whether it learns by counting, and has no epochs."""
+        return issubclass(self.module, Counted)
+
 
 MODELS = {
     "blin": Model(BlinModel, BlinConfig),
@@ -65,5 +86,13 @@ MODELS = {
     "blin-d": Model(BlinModel, BlinConfig, {"attention": "softmax"}),
     "blin-dwc": Model(BlinModel, BlinConfig, {"kernel_size": 0}),
     "blin-bkl": Model(BlinModel, BlinConfig, {"kl_weight": 0.0}),
+    "popularity": Model(Popularity, PopularityConfig),
+    "recent-popularity": Model(RecentPopularity, RecentPopularityConfig),
+    "markov": Model(Markov, MarkovConfig),
+    "item-knn": Model(ItemKNN, ItemKNNConfig),
 }
-"""Blin, Blin as printed, and what its paper takes away one by one to see what is missing."""
+"""Blin, Blin as printed, what its paper takes away one by one to see what is missing, and the
+baselines that all of them have to beat."""
+
+BASELINES = tuple(name for name, model in MODELS.items() if model.counted)
+"""The models that learn by counting, in seconds."""

@@ -2,36 +2,52 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from blin.batch import Batch, BatchSpec
+from blin.batch import Batch, BatchSpec, Interactions
+from blin.models.popularity import popularity_shares
+from blin.nn.sparse import SparseRows
 
 
-class Markov:
+@dataclass(frozen=True)
+class MarkovConfig:
+    """There is nothing to set."""
+
+
+class Markov(nn.Module):
     """Scores an item by how often it follows the last item of the history in training.
 
-    Items that never follow it are told apart by their popularity, scaled to stay below a single
+    Items that follow it as often are told apart by their popularity, scaled to stay below a single
     transition.
 
     Args:
-        items: (I,) training sequences, concatenated, items 1…V.
-        owners: (I,) the user of each interaction; transitions stay inside a user.
         num_items: V.
+        config: nothing.
     """
 
-    def __init__(self, items: Tensor, owners: Tensor, *, num_items: int) -> None:
+    popularity: Tensor  # (V + 1,)
+
+    def __init__(self, num_items: int, config: MarkovConfig) -> None:
+        super().__init__()
         self.num_items = num_items
-        size = num_items + 1
-        inside = owners[1:] == owners[:-1]
-        steps = items[:-1][inside] * size + items[1:][inside]
-        pairs, counts = torch.unique(steps, return_counts=True)
-        self.targets = pairs % size
-        self.counts = counts.float()
-        sources = torch.arange(size + 1)
-        self.offsets = torch.searchsorted(torch.div(pairs, size, rounding_mode="floor"), sources)
-        popularity = torch.bincount(items, minlength=size).float()
-        self.fallback = popularity / (popularity.sum() + 1)
+        self.config = config
+        self.transitions = SparseRows(num_items)
+        self.register_buffer("popularity", torch.zeros(num_items + 1))
+
+    def count(self, interactions: Interactions) -> None:
+        """Learns from all training interactions; transitions stay inside a user."""
+        items, users = interactions.items, interactions.users
+        size = self.num_items + 1
+        inside = users[1:] == users[:-1]
+        pairs, counts = torch.unique(
+            items[:-1][inside] * size + items[1:][inside], return_counts=True
+        )
+        sources = torch.div(pairs, size, rounding_mode="floor")
+        self.transitions.fill(torch.bincount(sources, minlength=size), pairs % size, counts)
+        self.popularity = popularity_shares(items, num_items=self.num_items)
 
     @property
     def batch_spec(self) -> BatchSpec:
@@ -40,8 +56,7 @@ class Markov:
 
     def score(self, batch: Batch, candidates: Tensor | None = None) -> Tensor:
         """Returns (B, V + 1) counts of transitions, or (B, K) for the candidates."""
-        scores = self.fallback.repeat(batch.views[0].items.shape[0], 1)
-        for row, item in zip(scores, batch.views[0].items[:, -1].tolist(), strict=True):
-            followers = slice(self.offsets[item], self.offsets[item + 1])
-            row[self.targets[followers]] += self.counts[followers]
+        items = batch.views[0].items
+        scores = self.popularity.repeat(items.shape[0], 1)
+        self.transitions.add_to(scores, items[:, -1])
         return scores if candidates is None else scores.gather(1, candidates)

@@ -1,4 +1,7 @@
-"""One loop for every model: learn from batches, validate, keep the best, test it once."""
+"""One loop for every model: learn from batches, validate, keep the best, test it once.
+
+Models that learn by counting need no loop: they are counted, validated and tested.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +11,13 @@ import platform
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 import numpy as np
 import tomli_w
@@ -35,13 +38,16 @@ from blin.checkpoint import (
 )
 from blin.config import build, check_known
 from blin.data.dataset import Dataset
-from blin.data.loader import Rows, TrainingLoader
+from blin.data.loader import Rows, TrainingLoader, training_interactions
 from blin.errors import BlinError, CheckpointError, ConfigError, did_you_mean
 from blin.evaluation.evaluator import evaluate
 from blin.files import lock, remove_leftovers, replacing, sync, temporary_beside
 from blin.models import MODELS
 from blin.training.interrupts import deferred_interrupts
 from blin.training.state import Progress, State, load_state, open_state, save_state
+from blin.training.tensorboard import Curves, curves, require_tensorboard
+
+T = TypeVar("T")
 
 METRIC = "NDCG@10"
 """The validation metric that chooses the best epoch."""
@@ -181,11 +187,12 @@ class RunResult:
 
     Attributes:
         run: the run directory.
-        epochs: epochs trained.
-        best_epoch: the epoch whose model was kept.
+        epochs: epochs trained; 0 for a model that learns by counting.
+        best_epoch: the epoch whose model was kept; 0 likewise.
         seconds: wall-clock time, all sittings together.
         metrics: of the kept model on the test items, full ranking.
         valid_metrics: of the kept model on the validation items.
+        protocol: what ``metrics`` were measured by.
     """
 
     run: Path
@@ -194,6 +201,7 @@ class RunResult:
     seconds: float
     metrics: dict[str, float]
     valid_metrics: dict[str, float]
+    protocol: dict[str, object]
 
 
 Event = Started | Step | Validated
@@ -207,6 +215,7 @@ def train(
     runs_dir: Path,
     device: str = "auto",
     threads: int | None = None,
+    tensorboard: bool = False,
     on_event: Callable[[Event], None] | None = None,
 ) -> RunResult:
     """Trains a model and writes a run directory.
@@ -214,27 +223,67 @@ def train(
     Args:
         dataset: a prepared dataset.
         model: a key of ``MODELS``.
-        settings: fields of the model's config and of :class:`TrainingConfig`; without ``max_len``
-            it is chosen by :func:`fitting_max_len`.
-        runs_dir: the run becomes ``<runs_dir>/<dataset>/<time>-<model>-s<seed>``.
+        settings: fields of the model's config and, unless it learns by counting, of
+            :class:`TrainingConfig`, for which ``max_len`` is chosen by :func:`fitting_max_len` if
+            it is not given.
+        runs_dir: the run becomes ``<runs_dir>/<dataset>/<time>-<model>-s<seed>``, without the seed
+            where nothing is drawn by chance.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         threads: of torch; None for its default.
+        tensorboard: write curves for TensorBoard, to ``tb`` in the run.
         on_event: told what happens.
 
     Raises:
+        BlinError: TensorBoard is wanted and not installed.
         ConfigError: A setting is unknown or out of range.
         KeyboardInterrupt: A stop was asked for; the state is saved, :func:`resume` goes on.
     """
-    settings = dict(settings or {})
-    if model not in MODELS:
-        hint = did_you_mean(model, MODELS) or f"; known are {', '.join(MODELS)}"
-        raise ConfigError(f'unknown model "{model}"{hint}')
-    check_known(settings, MODELS[model].config, TrainingConfig)
-    settings = {**MODELS[model].defaults, **settings}
-    settings.setdefault("max_len", fitting_max_len(dataset))
-    trainer = _Trainer(dataset, model, settings, device, threads, on_event)
+    if tensorboard:
+        require_tensorboard()
+    elif model in MODELS and MODELS[model].counted:
+        return _count(dataset, model, dict(settings or {}), runs_dir, device, threads)
+    trainer = new_trainer(
+        dataset, model=model, settings=settings, device=device, threads=threads, on_event=on_event
+    )
+    trainer.tensorboard = tensorboard
     with trainer.create_run(runs_dir):
         return trainer.fit()
+
+
+def new_trainer(
+    dataset: Dataset,
+    *,
+    model: str,
+    settings: Mapping[str, object] | None,
+    device: str,
+    threads: int | None,
+    on_event: Callable[[Event], None] | None = None,
+) -> Trainer:
+    """Returns what :func:`train` trains with, for the same arguments; no run is made yet."""
+    settings = dict(settings or {})
+    check_settings(model, settings)
+    if MODELS[model].counted:
+        raise ConfigError(f"{model} learns by counting, in one go: it has no epochs")
+    settings = {**MODELS[model].defaults, **settings}
+    settings.setdefault("max_len", fitting_max_len(dataset))
+    return Trainer(dataset, model, settings, device, threads, on_event)
+
+
+def check_settings(
+    model: str, settings: Mapping[str, object], *, other_keys: Iterable[str] = ()
+) -> None:
+    """Raises ConfigError unless there is a model of this name, with such settings.
+
+    Args:
+        model: a key of ``MODELS``.
+        settings: fields of the classes that :func:`setting_classes` returns.
+        other_keys: what may have been meant by a setting that there is not.
+    """
+    classes = setting_classes(model)
+    check_known(settings, *classes, other_keys=other_keys)
+    settings = {**MODELS[model].defaults, **settings}
+    for cls in classes:
+        build(cls, settings)
 
 
 def resume(
@@ -244,6 +293,7 @@ def resume(
     settings: Mapping[str, object] | None = None,
     device: str = "auto",
     threads: int | None = None,
+    tensorboard: bool = False,
     on_event: Callable[[Event], None] | None = None,
 ) -> RunResult:
     """Goes on with a run that was stopped, as if it had not been.
@@ -254,6 +304,7 @@ def resume(
         settings: ``epochs`` and ``patience`` may differ from before, nothing else.
         device: as for :func:`train`.
         threads: of torch; None for as many as the run had before.
+        tensorboard: write curves for TensorBoard; a run that has some goes on with them.
         on_event: as for :func:`train`.
 
     Raises:
@@ -261,6 +312,11 @@ def resume(
         ConfigError: Another setting is to change.
     """
     config = read_run_config(run)
+    if TrainingConfig not in setting_classes(config["model"]):
+        raise CheckpointError(f"{run}: {config['model']} learns in one go: its run is complete")
+    tensorboard = tensorboard or (run / "tb").is_dir()
+    if tensorboard:
+        require_tensorboard()
     # Sums split among another number of threads round differently.
     threads = config["threads"] if threads is None else threads
     changes = dict(settings or {})
@@ -287,7 +343,8 @@ def resume(
                 f"epochs: expected at least the {state.progress.epoch} that {run} has trained "
                 f"already, found {merged['epochs']}"
             )
-        trainer = _Trainer(dataset, config["model"], merged, device, threads, on_event)
+        trainer = Trainer(dataset, config["model"], merged, device, threads, on_event)
+        trainer.tensorboard = tensorboard
         trainer.open_run(run, state)
         if changes:
             _write_config(run, {**config, "settings": merged})
@@ -337,13 +394,26 @@ def _write_config(run: Path, config: Mapping[str, Any]) -> None:
         temporary.write_text(tomli_w.dumps(config), encoding="utf-8")
 
 
+def setting_classes(model: str) -> tuple[type, ...]:
+    """Returns the dataclasses whose fields are the settings of a model and of its training.
+
+    Raises:
+        ConfigError: There is no such model.
+    """
+    if model not in MODELS:
+        hint = did_you_mean(model, MODELS) or f"; known are {', '.join(MODELS)}"
+        raise ConfigError(f'unknown model "{model}"{hint}')
+    config = MODELS[model].config
+    return (config,) if MODELS[model].counted else (config, TrainingConfig)
+
+
 def fitting_max_len(dataset: Dataset) -> int:
     """Returns the shortest of 50, 100 and 200 that holds three of four training sequences whole."""
     typical = np.quantile(dataset.splits[:, 0], 0.75)
     return next((length for length in (50, 100) if typical <= length), 200)
 
 
-class _Trainer:
+class Trainer:
     """A module, its optimiser, its batches and how far it has come."""
 
     def __init__(
@@ -390,6 +460,9 @@ class _Trainer:
         self.progress = Progress()
         self.saved = time.perf_counter()
         self.run = Path()
+        self.tensorboard = False
+        self._curves: Curves | None = None
+        self._speed: float | None = None
 
     def create_run(self, runs_dir: Path) -> IO[str]:
         """Makes the run directory, complete but for what training adds, and names it.
@@ -397,33 +470,16 @@ class _Trainer:
         Returns:
             Its lock, which keeps other processes away until it is closed.
         """
-        parent = runs_dir / self.dataset.name
-        parent.mkdir(parents=True, exist_ok=True)
-        for directory in (runs_dir, parent):
-            remove_leftovers(directory)
-        suffix = temporary_beside(parent).suffix
-        with tempfile.TemporaryDirectory(suffix, ".new-", parent) as scratch:
-            new = Path(scratch) / "run"
-            (new / "checkpoints").mkdir(parents=True)
-            (new / "eval").mkdir()
-            (new / "model").mkdir()
-            config = {
-                "format_version": FORMAT_VERSION,
-                "blin_version": version("blin-rec"),
-                "model": self.trained.name,
-                "dataset": self.dataset.name,
-                "dataset_path": str(self.dataset.path.resolve()),
-                "fingerprint": self.dataset.fingerprint,
-                "threads": torch.get_num_threads(),
-                "settings": self.settings,
-            }
-            _write_config(new, config)
-            with replacing(new / "environment.json") as environment:
-                text = json.dumps(self._environment(), indent=2) + "\n"
-                environment.write_text(text, encoding="utf-8")
+
+        def fill(new: Path) -> IO[str]:
+            (new / "checkpoints").mkdir()
             self.trained.save_description(new / "model")
-            held = lock(new / LOCK_FILE, what=str(new))
-            self.run = _rename_to_free_name(new, parent, self.trained.name, self.config.seed)
+            return lock(new / LOCK_FILE, what=str(new))
+
+        label = f"{self.trained.name}-s{self.config.seed}"
+        self.run, held = _create_run(
+            runs_dir, self.dataset, self.trained, self.settings, label=label, fill=fill
+        )
         return held
 
     def open_run(self, run: Path, state: State | None) -> None:
@@ -498,15 +554,16 @@ class _Trainer:
                 settings=self.settings,
             )
         )
-        with deferred_interrupts() as stop:
+        with self._open_curves() as self._curves, deferred_interrupts() as stop:
             while not self._is_finished():
                 begin, before = time.perf_counter(), progress.seconds
-                self.loader.waited = 0.0
+                self.loader.waited, self._speed = 0.0, None
                 first = progress.step
                 for batch in self.loader.epoch(progress.epoch, first_step=first):
-                    losses = self._step(batch.to(self.device))
+                    losses = self.step(batch.to(self.device))
                     users = (progress.step - first) * config.batch_size
                     speed = users / max(1e-9, time.perf_counter() - begin)
+                    self._speed = round(speed, 1)
                     self.tell(Step(progress.epoch + 1, progress.step, losses, speed))
                     if stop or time.perf_counter() - self.saved > SAVE_SECONDS:
                         progress.seconds = before + time.perf_counter() - begin
@@ -523,7 +580,12 @@ class _Trainer:
         out_of_patience = progress.epoch - progress.best_epoch >= config.patience
         return progress.epoch >= config.epochs or out_of_patience
 
-    def _step(self, batch: Batch) -> dict[str, float]:
+    def _open_curves(self) -> AbstractContextManager[Curves | None]:
+        if not self.tensorboard:
+            return nullcontext()
+        return curves(self.run / "tb", self.progress.history)
+
+    def step(self, batch: Batch) -> dict[str, float]:
         """Learns from a batch and returns its losses."""
         progress, config = self.progress, self.config
         epoch = progress.epoch + (progress.step + 0.5) / self.loader.steps_per_epoch
@@ -562,18 +624,21 @@ class _Trainer:
             progress.best_epoch, progress.best_metric = progress.epoch, metrics[METRIC]
             self.trained.save_weights(self.run / BEST_FILE, epoch=progress.epoch)
         progress.seconds = before + time.perf_counter() - begin
-        progress.history.append(
-            {
-                "epoch": progress.epoch,
-                "losses": means,
-                "valid": metrics,
-                "seconds": round(progress.seconds, 3),
-                "data_wait": round(self.loader.waited, 3),
-            }
-        )
+        record = {
+            "epoch": progress.epoch,
+            "losses": means,
+            "valid": metrics,
+            "learning_rate": self.config.learning_rate_at(progress.epoch - 0.5 / steps),
+            "users_per_second": self._speed,
+            "seconds": round(progress.seconds, 3),
+            "data_wait": round(self.loader.waited, 3),
+        }
+        progress.history.append(record)
         self._save()
         self._take_best()
         self._write_history()
+        if self._curves is not None:
+            self._curves.write(record)
         seconds = time.perf_counter() - begin
         self.tell(Validated(progress.epoch, means, metrics, best, seconds, self.loader.waited))
 
@@ -605,27 +670,111 @@ class _Trainer:
             seconds=progress.seconds,
             metrics=evaluation.metrics,
             valid_metrics=progress.history[progress.best_epoch - 1]["valid"],
+            protocol=evaluation.protocol,
         )
 
-    def _environment(self) -> dict[str, object]:
-        return {
-            "blin": version("blin-rec"),
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "numpy": version("numpy"),
-            "platform": platform.platform(),
-            "device": str(self.device),
+
+def _count(
+    dataset: Dataset,
+    model: str,
+    settings: Mapping[str, object],
+    runs_dir: Path,
+    device: str,
+    threads: int | None,
+) -> RunResult:
+    """Trains a model that learns by counting; its run is there in full or not at all."""
+    check_settings(model, settings)
+    begin = time.perf_counter()
+    if threads is not None:
+        torch.set_num_threads(threads)
+    config, where = build(MODELS[model].config, settings), resolve_device(device)
+    module = MODELS[model].module(dataset.num_items, config)
+    module.count(training_interactions(dataset))  # type: ignore[operator]
+    trained = TrainedModel(model, module.to(where), dataset.item_ids)
+    valid = evaluate(trained, dataset, k=(10, 20), split="valid").metrics
+    test = evaluate(trained, dataset, k=(10, 20), split="test")
+    seconds = time.perf_counter() - begin
+    record = {"epoch": 0, "losses": {}, "valid": valid, "seconds": round(seconds, 3)}
+
+    def fill(new: Path) -> None:
+        trained.save(new / "model")
+        test.save(new / "eval")
+        with replacing(new / "history.jsonl") as history:
+            history.write_text(json.dumps(record) + "\n", encoding="utf-8")
+
+    run, _ = _create_run(runs_dir, dataset, trained, asdict(config), label=model, fill=fill)
+    _point_latest(run)
+    return RunResult(run, 0, 0, seconds, test.metrics, valid, test.protocol)
+
+
+def _create_run(
+    runs_dir: Path,
+    dataset: Dataset,
+    trained: TrainedModel,
+    settings: Mapping[str, object],
+    *,
+    label: str,
+    fill: Callable[[Path], T],
+) -> tuple[Path, T]:
+    """Makes a run directory out of sight, has it filled, and gives it a name.
+
+    Args:
+        runs_dir: where runs live.
+        dataset: what is learned from.
+        trained: the model.
+        settings: all of them.
+        label: the end of the name.
+        fill: writes into the directory, in which ``model`` and ``eval`` are there and empty.
+
+    Returns:
+        The run, and what ``fill`` returned.
+    """
+    parent = runs_dir / dataset.name
+    parent.mkdir(parents=True, exist_ok=True)
+    for directory in (runs_dir, parent):
+        remove_leftovers(directory)
+    suffix = temporary_beside(parent).suffix
+    with tempfile.TemporaryDirectory(suffix, ".new-", parent) as scratch:
+        new = Path(scratch) / "run"
+        (new / "eval").mkdir(parents=True)
+        (new / "model").mkdir()
+        config = {
+            "format_version": FORMAT_VERSION,
+            "blin_version": version("blin-rec"),
+            "model": trained.name,
+            "dataset": dataset.name,
+            "dataset_path": str(dataset.path.resolve()),
+            "fingerprint": dataset.fingerprint,
             "threads": torch.get_num_threads(),
-            "command": sys.argv,
-            "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            "settings": settings,
         }
+        _write_config(new, config)
+        with replacing(new / "environment.json") as environment:
+            text = json.dumps(_environment(trained.device), indent=2) + "\n"
+            environment.write_text(text, encoding="utf-8")
+        filled = fill(new)
+        return _rename_to_free_name(new, parent, label), filled
 
 
-def _rename_to_free_name(new: Path, parent: Path, model: str, seed: int) -> Path:
+def _environment(device: torch.device) -> dict[str, object]:
+    return {
+        "blin": version("blin-rec"),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": version("numpy"),
+        "platform": platform.platform(),
+        "device": str(device),
+        "threads": torch.get_num_threads(),
+        "command": sys.argv,
+        "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    }
+
+
+def _rename_to_free_name(new: Path, parent: Path, label: str) -> Path:
     """Gives a finished directory the first free name of its kind."""
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
     for attempt in range(1000):
-        name = f"{stamp}-{model}-s{seed}" + (f"-{attempt + 1}" if attempt else "")
+        name = f"{stamp}-{label}" + (f"-{attempt + 1}" if attempt else "")
         if not (parent / name).exists():
             new.rename(parent / name)
             sync(parent)

@@ -1,0 +1,68 @@
+"""``blin compare`` as a user types it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from cli.conftest import Blin
+
+
+def two_runs(blin: Blin) -> tuple[str, str]:
+    """Trains a second run and returns both."""
+    arguments = ("--dim", 16, "--epochs", 1, "--seed", 1, "--threads", 1)
+    assert blin("train", "--dataset", "shop", *arguments).exit_code == 0
+    first, second = sorted(
+        path.parent.as_posix() for path in Path("runs/shop").glob("*/config.toml")
+    )
+    return first, second
+
+
+def test_two_runs_are_compared_user_by_user(blin: Blin) -> None:
+    first, second = two_runs(blin)
+    told = json.loads(blin("compare", first, second, "--resamples", 199, "--json").stdout)
+    assert [Path(run["run"]).name for run in told["runs"]] == [Path(first).name, Path(second).name]
+    assert told["protocol"]["ranking"] == "full"
+    hits, gains = told["comparisons"]
+    assert (hits["metric"], gains["metric"]) == ("HR@10", "NDCG@10")
+    before, after = (run["metrics"]["HR@10"] for run in told["runs"])
+    assert abs(hits["difference"] - (after - before)) < 1e-12
+    assert hits["low"] <= hits["difference"] <= hits["high"]
+    assert hits["wins"] + hits["losses"] + hits["ties"] == told["protocol"]["users"]
+    stored = json.loads((Path(first) / "eval" / "test.json").read_text())
+    assert abs(stored["metrics"]["HR@10"] - before) < 1e-12
+
+    shown = blin("compare", first, second, "--resamples", 199, "--metric", "MRR")
+    assert shown.exit_code == 0
+    assert "B - A" in shown.stdout
+    assert "p (Holm)" in shown.stdout
+
+
+def test_a_comparison_as_markdown(blin: Blin) -> None:
+    first, second = two_runs(blin)
+    told = blin("compare", first, second, "--resamples", 199, "--markdown")
+    assert told.exit_code == 0
+    lines = told.stdout.splitlines()
+    assert lines[0] == "shop, test items, full ranking"
+    assert lines[2].startswith("|  | run | HR@10 | NDCG@10 |")
+    assert all(line.startswith("|") for line in lines[2:] if line)
+
+
+def test_what_cannot_be_compared_is_refused(blin: Blin) -> None:
+    first, second = two_runs(blin)
+    refused = {
+        ("compare", first): (2, "give two runs or more"),
+        ("compare", first, second, first): (2, "given twice"),
+        ("compare", first, second, "--metric", "recall"): (2, 'found "recall"'),
+        ("compare", first, second, "--markdown", "--json"): (2, "--markdown or --json"),
+        ("compare", first, "nowhere"): (4, "no such directory"),
+        ("compare", first, second, "--evaluation", "valid"): (
+            4,
+            'it has no evaluation "valid"; there are test: make one with blin evaluate --run',
+        ),
+    }
+    for arguments, (code, message) in refused.items():
+        result = blin(*arguments)
+        assert result.exit_code == code, arguments
+        assert message in result.stderr
+        assert result.stdout == ""
