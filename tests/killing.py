@@ -7,6 +7,7 @@ another one that is used up by it.
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -78,8 +79,14 @@ class Commands:
 @contextmanager
 def commands(place: Path) -> Iterator[Commands]:
     """Yields what runs commands in a directory."""
+    # Not the hashes of the process that runs the tests.
+    hashes = "1" if os.environ.get("PYTHONHASHSEED") == "0" else "0"
     with subprocess.Popen(
-        [sys.executable, str(SERVER)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, str(SERVER)],
+        env={**os.environ, "PYTHONHASHSEED": hashes},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     ) as process:
         yield Commands(process, place)
         assert process.stdin is not None
@@ -87,7 +94,6 @@ def commands(place: Path) -> Iterator[Commands]:
 
 
 def _serve() -> None:
-    import os
     import signal
     import tempfile
     import time
@@ -130,7 +136,6 @@ def _serve() -> None:
 
 def _run(request: dict[str, object], told: Path) -> None:
     """Runs one command and ends the process; counts what it is about to change on disk."""
-    import os
     import resource
     import signal
 

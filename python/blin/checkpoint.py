@@ -413,7 +413,8 @@ def write_tensors(
         with replacing(file) as temporary:
             save_file(owned, temporary, metadata)
     except (OSError, SafetensorError) as cause:
-        raise BlinError(f"{file}: not written: {_reason(cause)}") from cause
+        reason = _reason(cause).removeprefix("Error while serializing: I/O error: ")
+        raise BlinError(f"{file}: not written: {reason}") from cause
 
 
 def _make_room(module: nn.Module, header: Header) -> dict[str, SparseRows]:

@@ -115,14 +115,14 @@ def lock(path: Path, *, what: str) -> IO[str]:
     except BlockingIOError as error:
         with file:
             file.seek(0)
-            holder = file.read(20)
+            holder = file.read(20).strip()
         by = f"process {holder}" if holder.isdecimal() else "another process"
         raise BlinError(f"{what}: {by} is training it: wait until it ends, or stop it") from error
     except OSError:
         return file
-    file.truncate(0)
-    file.write(str(os.getpid()))
-    file.flush()
+    with suppress(OSError):  # a full disk locks as well
+        os.ftruncate(file.fileno(), 0)
+        os.write(file.fileno(), str(os.getpid()).encode())
     return file
 
 

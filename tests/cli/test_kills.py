@@ -14,8 +14,10 @@ from typing import Any
 
 import pytest
 import torch
+from click.testing import CliRunner
 
 from blin.checkpoint import TrainedModel, read_header, read_run_config, read_tensors
+from blin.cli import main
 from blin.data.dataset import Dataset, is_dataset, load_dataset
 from killing import KILLED, Commands, commands
 from small import write_small_log
@@ -123,6 +125,15 @@ def test_a_training_that_is_killed_again_and_again_comes_to_the_same(
     assert [path.name[:11] for path in runs.rglob(".*")] == [".baselines-"]
 
 
+def test_another_process_with_other_hashes_gives_the_same_bits(
+    blin: Commands, unharmed: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(blin.place)
+    result = CliRunner().invoke(main, [*TRAIN, "--runs-dir", "here"], prog_name="blin")
+    assert result.exit_code == 0, result.stderr
+    assert_same(result_of(blin.place / "here"), unharmed)
+
+
 @pytest.mark.slow
 def test_a_training_killed_before_any_of_its_writes_comes_to_the_same(
     blin: Commands, unharmed: dict[str, Any]
@@ -155,6 +166,26 @@ def test_a_training_killed_at_a_hundred_random_moments_comes_to_the_same(
             kills += 1
             assert_whole(runs, unharmed["history"])
         assert_same(result_of(runs), unharmed)
+    assert [path.name[:11] for path in runs.rglob(".*")] == [".baselines-"]
+
+
+def test_a_full_disk_costs_nothing_that_was_saved(blin: Commands, unharmed: dict[str, Any]) -> None:
+    """Neither a new run nor one that goes on; there is room for the weights, not for the state."""
+    runs = blin.place / "full"
+    for limit in (500, 20_000):
+        shutil.rmtree(runs, ignore_errors=True)
+        done = blin.run(*TRAIN, "--runs-dir", "full", file_limit=limit)
+        assert done.code == 1
+        assert "File too large" in done.stderr.splitlines()[-1]
+        assert_whole(runs, unharmed["history"])
+    assert go_on(blin, "full", before_write=24) == KILLED
+    done = blin.run(*RESUME, "--runs-dir", "full", file_limit=20_000)
+    error = done.stderr.splitlines()[-1]
+    assert done.code == 1
+    assert "last.safetensors: not written:" in error and "File too large" in error
+    assert_whole(runs, unharmed["history"])
+    assert go_on(blin, "full") == 0
+    assert_same(result_of(runs), unharmed)
     assert [path.name[:11] for path in runs.rglob(".*")] == [".baselines-"]
 
 
@@ -210,6 +241,19 @@ def test_a_preprocess_that_is_killed_leaves_the_old_dataset_or_the_new(
 ) -> None:
     """Its last writes are those that swap the two."""
     assert_old_or_new(blin, fingerprints, before_write=fingerprints["writes"] - end)
+
+
+def test_a_full_disk_leaves_the_old_dataset(blin: Commands, fingerprints: dict[str, Any]) -> None:
+    prepare(blin, "small.csv", "full-data")
+    for limit in (100, 2_000):
+        done = blin.run(
+            *("preprocess", "other.csv", "--name", "shop", "--data-dir", "full-data"),
+            file_limit=limit,
+        )
+        assert (done.code, done.stderr.count("\n")) == (1, 1)
+        assert "full-data/shop: not written: the disk is full" in done.stderr
+        assert [path.name for path in (blin.place / "full-data").iterdir()] == ["shop"]
+        assert fingerprint_of(blin, "full-data") == fingerprints["small.csv"]
 
 
 def test_a_dataset_is_found_also_after_a_kill_between_the_two_renames(

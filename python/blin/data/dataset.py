@@ -151,7 +151,7 @@ class Dataset:
     def _array(self, name: str, dtype: type[np.generic], dimensions: int) -> NDArray[Any]:
         file = self.path / f"{name}.npy"
         try:
-            # Unlike np.load this reads no archives, and no pickles in any disguise.
+            # Unlike NumPy's load this reads arrays only, no archives and no pickles.
             array = np.lib.format.open_memmap(file, mode="r")
         except Exception as cause:  # the header is a piece of Python, and so are its faults
             reason = getattr(cause, "strerror", None) or " ".join(str(cause).split())[:200]

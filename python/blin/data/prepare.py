@@ -301,7 +301,7 @@ def _read(
         paths = [str(path) for path in sources]
         result = _core.read_log(paths, **options, **how, on_progress=on_progress)
     for key, path in result["files"].items():
-        result[key] = np.load(path, mmap_mode="r")
+        result[key] = np.lib.format.open_memmap(path, mode="r")
     return result
 
 

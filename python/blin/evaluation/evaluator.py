@@ -93,7 +93,8 @@ class Evaluation:
     def save(self, directory: Path) -> Path:
         """Writes the ranks as Parquet and the metrics as JSON, and returns the JSON file.
 
-        What an earlier evaluation left there of other k is kept if it comes from the same ranks.
+        What an earlier evaluation left there of other k is kept if it comes from the same ranks; if
+        nothing else would change, the date does not either.
 
         Args:
             directory: ``eval`` in the directory of a run.
@@ -121,6 +122,8 @@ class Evaluation:
         before = _read_record(path)
         if before.get("per_user") == record["per_user"]:
             record = _merged(before, record)
+        if json.loads(json.dumps({**record, "date": before.get("date")})) == before:
+            return path
         with replacing(path) as temporary:
             temporary.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
         return path

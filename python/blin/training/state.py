@@ -29,8 +29,6 @@ from blin.errors import CheckpointError
 _SLOTS = ("exp_avg", "exp_avg_sq", "step")
 """What Adam keeps for each parameter."""
 
-_CUDA_RANDOM_BYTES = 16
-
 
 @dataclass
 class Progress:
@@ -133,7 +131,9 @@ def open_state(path: Path, header: Header, module: nn.Module, identity: Mapping[
                 wanted[f"optimizer.{index}.{name}"] = ("F32", ()) if name == "step" else kind
     wanted["random.cpu"] = kind_of(torch.get_rng_state())
     if "random.cuda" in header.tensors:
-        wanted["random.cuda"] = ("U8", (_CUDA_RANDOM_BYTES,))
+        found_kind = header.tensors["random.cuda"]
+        on_gpu = torch.cuda.is_available()
+        wanted["random.cuda"] = kind_of(torch.cuda.get_rng_state()) if on_gpu else found_kind
     check_tensors(path, header, wanted)
     return State(path, header, progress)
 

@@ -328,6 +328,7 @@ def resume(
         dataset = open_run_dataset(run, config, data_dir=data_dir)
         _check_settings(run, config)
         merged = {**config["settings"], **changes}
+        build(TrainingConfig, merged)
         if (
             merged["epochs"] != config["settings"]["epochs"]
             and merged.get("schedule", "constant") != "constant"

@@ -1,0 +1,1 @@
+"""What was written once and must stay readable, and how it was made."""
