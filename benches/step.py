@@ -28,7 +28,8 @@ from blin.data.loader import Rows, TrainingLoader
 from blin.evaluation.evaluator import evaluate
 from blin.models import MODELS
 from blin.models.objective import next_item_loss
-from blin.training.trainer import TrainingConfig, fitting_max_len
+from blin.training.config import TrainingConfig
+from blin.training.trainer import fitting_max_len
 
 
 def timed(device: torch.device, call: Callable[..., Any], *given: Any) -> tuple[float, Any]:

@@ -39,7 +39,7 @@ class Recommender:
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         threads: of torch; None for its default.
         settings: fields of the model's config and, unless it learns by counting, of
-            :class:`~blin.training.trainer.TrainingConfig`.
+            :class:`~blin.training.config.TrainingConfig`.
 
     Raises:
         ConfigError: The model or a setting is unknown, or a setting is out of range.
@@ -186,7 +186,7 @@ class Blin(Recommender):
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         threads: of torch; None for its default.
         settings: fields of :class:`~blin.models.blin.BlinConfig` and of
-            :class:`~blin.training.trainer.TrainingConfig`.
+            :class:`~blin.training.config.TrainingConfig`.
 
     Raises:
         ConfigError: The model is no Blin, or a setting is unknown or out of range.

@@ -19,7 +19,8 @@ from blin.data.dataset import Dataset
 from blin.data.loader import Rows, TrainingLoader
 from blin.models import MODELS
 from blin.models.blin import BlinModel
-from blin.training.trainer import TrainingConfig, train
+from blin.training.config import TrainingConfig
+from blin.training.trainer import train
 from small import SMALL
 
 LEARNED = [name for name, model in MODELS.items() if not model.counted]

@@ -18,7 +18,8 @@ from blin.errors import ConfigError
 from blin.models import MODELS
 from blin.models.blin import BlinConfig, BlinModel
 from blin.nn.attention import linear
-from blin.training.trainer import TrainingConfig, setting_classes
+from blin.training.config import TrainingConfig
+from blin.training.trainer import setting_classes
 
 V = 12
 

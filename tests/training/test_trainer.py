@@ -20,11 +20,11 @@ from blin.checkpoint import TrainedModel, find_run, load_run
 from blin.data.dataset import Dataset
 from blin.errors import BlinError, CheckpointError, ConfigError, Terminated
 from blin.evaluation.evaluator import evaluate
+from blin.training.config import TrainingConfig
 from blin.training.trainer import (
     Event,
     Started,
     Step,
-    TrainingConfig,
     Validated,
     fitting_max_len,
     resume,

@@ -6,27 +6,19 @@ Models that learn by counting need no loop: they are counted, validated and test
 from __future__ import annotations
 
 import json
-import math
-import platform
-import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, fields
-from datetime import datetime, timezone
-from importlib.metadata import version
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import IO, Any
 
 import numpy as np
-import tomli_w
 import torch
 from torch import nn
 
 from blin.batch import Batch, Losses
 from blin.checkpoint import (
-    FORMAT_VERSION,
     WEIGHTS_FILE,
     TrainedModel,
     model_config,
@@ -41,13 +33,13 @@ from blin.data.dataset import Dataset
 from blin.data.loader import Rows, TrainingLoader, training_interactions
 from blin.errors import BlinError, CheckpointError, ConfigError, DataError, did_you_mean
 from blin.evaluation.evaluator import evaluate
-from blin.files import lock, remove_leftovers, replacing, sync, temporary_beside
+from blin.files import lock, remove_leftovers, replacing, sync
 from blin.models import MODELS
+from blin.training.config import TrainingConfig
 from blin.training.interrupts import deferred_interrupts
+from blin.training.run_directory import create_run, point_latest, write_config
 from blin.training.state import Progress, State, load_state, open_state, save_state
 from blin.training.tensorboard import Curves, curves, require_tensorboard
-
-T = TypeVar("T")
 
 METRIC = "NDCG@10"
 """The validation metric that chooses the best epoch."""
@@ -62,87 +54,7 @@ LOCK_FILE = "checkpoints/lock"
 SAVE_SECONDS = 600.0
 """The state is saved after this time, also in the middle of an epoch."""
 
-_CHOICES = {
-    "schedule": ("constant", "linear", "cosine"),
-    "precision": ("fp32", "bf16", "fp16"),
-    "padding": ("zero", "repeat", "random-repeat"),
-    "fit": ("whole", "truncate"),
-    "copies": ("reset", "attend", "weight"),
-}
-
 _PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-
-
-@dataclass(frozen=True)
-class TrainingConfig:
-    """How a model is trained.
-
-    Attributes:
-        epochs: the most epochs to train for.
-        patience: stop after this many epochs without a better validation.
-        batch_size: users in a step.
-        learning_rate: of Adam.
-        weight_decay: of Adam, added to the gradient.
-        warmup_epochs: over which the learning rate rises from 0, in a straight line.
-        schedule: of the learning rate after that: ``constant``, or down to 0 at the last of
-            ``epochs``, in a straight line (``linear``) or along half a ``cosine``.
-        max_grad_norm: longer gradients are scaled down to this length; 0 for no limit.
-        precision: of the matrix products: ``fp32``, or ``bf16`` or ``fp16`` by autocast.
-        seed: of the weights, the dropout, the order of the users and all draws.
-        padding: copies of a sequence in its row: zero (one), repeat (all that fit) or
-            random-repeat (a number drawn for each user, epoch and view).
-        fit: ``whole`` copies only, or ``truncate`` the oldest one.
-        copies: ``reset`` keeps copies from seeing each other, ``attend`` does not; ``weight``
-            makes no copies but lets each target weigh as many.
-        pack: let short sequences share a row.
-        crop: learn from a random stretch of each sequence, drawn for each user, epoch and view,
-            of at least this share of it; 0 for the whole sequence.
-    """
-
-    epochs: int = 200
-    patience: int = 10
-    batch_size: int = 256
-    learning_rate: float = 1e-3
-    weight_decay: float = 0.0
-    warmup_epochs: float = 0.0
-    schedule: str = "constant"
-    max_grad_norm: float = 0.0
-    precision: str = "fp32"
-    seed: int = 0
-    padding: str = "zero"
-    fit: str = "whole"
-    copies: str = "reset"
-    pack: bool = True
-    crop: float = 0.0
-
-    def __post_init__(self) -> None:
-        """Refuses values that cannot be trained with."""
-        for name in ("epochs", "patience", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name}: expected at least 1, found {getattr(self, name)}")
-        if self.learning_rate <= 0:
-            raise ConfigError(f"learning_rate: expected above 0, found {self.learning_rate}")
-        for name in ("weight_decay", "warmup_epochs", "max_grad_norm"):
-            if getattr(self, name) < 0:
-                raise ConfigError(f"{name}: expected at least 0, found {getattr(self, name)}")
-        if not 0 <= self.crop <= 1:
-            raise ConfigError(f"crop: expected a number in [0, 1], found {self.crop}")
-        for name, known in _CHOICES.items():
-            if getattr(self, name) not in known:
-                found = getattr(self, name)
-                raise ConfigError(f"{name}: expected one of {', '.join(known)}, found {found!r}")
-        if not 0 <= self.seed < 2**63:
-            raise ConfigError(f"seed: expected 0 or more, below 2^63, found {self.seed}")
-
-    def learning_rate_at(self, epoch: float) -> float:
-        """Returns the learning rate of the step whose middle comes after so many epochs."""
-        rate = self.learning_rate
-        if epoch < self.warmup_epochs:
-            return rate * epoch / self.warmup_epochs
-        if self.schedule == "constant":
-            return rate
-        left = (self.epochs - epoch) / max(1e-9, self.epochs - self.warmup_epochs)
-        return rate * (left if self.schedule == "linear" else math.sin(0.5 * math.pi * left) ** 2)
 
 
 @dataclass(frozen=True)
@@ -347,7 +259,7 @@ def resume(
         trainer.tensorboard = tensorboard
         trainer.open_run(run, state)
         if changes:
-            _write_config(run, {**config, "settings": merged})
+            write_config(run, {**config, "settings": merged})
         return trainer.fit()
 
 
@@ -387,11 +299,6 @@ def _identity(model: str, dataset: Dataset, settings: Mapping[str, object]) -> d
     free = ("epochs", "patience")
     kept = {name: value for name, value in settings.items() if name not in free}
     return {"model": model, "fingerprint": dataset.fingerprint, **kept}
-
-
-def _write_config(run: Path, config: Mapping[str, Any]) -> None:
-    with replacing(run / "config.toml") as temporary:
-        temporary.write_text(tomli_w.dumps(config), encoding="utf-8")
 
 
 def setting_classes(model: str) -> tuple[type, ...]:
@@ -477,7 +384,7 @@ class Trainer:
             return lock(new / LOCK_FILE, what=str(new))
 
         label = f"{self.trained.name}-s{self.config.seed}"
-        self.run, held = _create_run(
+        self.run, held = create_run(
             runs_dir, self.dataset, self.trained, self.settings, label=label, fill=fill
         )
         return held
@@ -655,7 +562,7 @@ class Trainer:
         save_state(self.run / STATE_FILE, self.module, self.optimizer, self.progress, identity)
         self.saved = time.perf_counter()
         if self.run.parent.name == self.dataset.name:
-            _point_latest(self.run)
+            point_latest(self.run)
 
     def _test(self) -> RunResult:
         """Evaluates the kept model on the test items."""
@@ -705,96 +612,7 @@ def _count(
         with replacing(new / "history.jsonl") as history:
             history.write_text(json.dumps(record) + "\n", encoding="utf-8")
 
-    run, _ = _create_run(runs_dir, dataset, trained, asdict(config), label=model, fill=fill)
+    run, _ = create_run(runs_dir, dataset, trained, asdict(config), label=model, fill=fill)
     test.save(run / "eval")
-    _point_latest(run)
+    point_latest(run)
     return RunResult(run, 0, 0, seconds, test.metrics, valid, test.protocol)
-
-
-def _create_run(
-    runs_dir: Path,
-    dataset: Dataset,
-    trained: TrainedModel,
-    settings: Mapping[str, object],
-    *,
-    label: str,
-    fill: Callable[[Path], T],
-) -> tuple[Path, T]:
-    """Makes a run directory out of sight, has it filled, and gives it a name.
-
-    Args:
-        runs_dir: where runs live.
-        dataset: what is learned from.
-        trained: the model.
-        settings: all of them.
-        label: the end of the name.
-        fill: writes into the directory, in which ``model`` and ``eval`` are there and empty.
-
-    Returns:
-        The run, and what ``fill`` returned.
-    """
-    parent = runs_dir / dataset.name
-    parent.mkdir(parents=True, exist_ok=True)
-    for directory in (runs_dir, parent):
-        remove_leftovers(directory)
-    suffix = temporary_beside(parent).suffix
-    with tempfile.TemporaryDirectory(suffix, ".new-", parent) as scratch:
-        new = Path(scratch) / "run"
-        (new / "eval").mkdir(parents=True)
-        (new / "model").mkdir()
-        config = {
-            "format_version": FORMAT_VERSION,
-            "blin_version": version("blin-rec"),
-            "model": trained.name,
-            "dataset": dataset.name,
-            "dataset_path": str(dataset.path.resolve()),
-            "fingerprint": dataset.fingerprint,
-            "threads": torch.get_num_threads(),
-            "settings": settings,
-        }
-        _write_config(new, config)
-        with replacing(new / "environment.json") as environment:
-            text = json.dumps(_environment(trained.device), indent=2) + "\n"
-            environment.write_text(text, encoding="utf-8")
-        filled = fill(new)
-        return _rename_to_free_name(new, parent, label), filled
-
-
-def _environment(device: torch.device) -> dict[str, object]:
-    return {
-        "blin": version("blin-rec"),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "numpy": version("numpy"),
-        "platform": platform.platform(),
-        "device": str(device),
-        "threads": torch.get_num_threads(),
-        "command": sys.argv,
-        "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-    }
-
-
-def _rename_to_free_name(new: Path, parent: Path, label: str) -> Path:
-    """Gives a finished directory the first free name of its kind."""
-    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
-    for attempt in range(1000):
-        name = f"{stamp}-{label}" + (f"-{attempt + 1}" if attempt else "")
-        if not (parent / name).exists():
-            new.rename(parent / name)
-            sync(parent)
-            return parent / name
-    raise BlinError(f"{parent}: a thousand runs were begun in this second")
-
-
-def _point_latest(run: Path) -> None:
-    """Makes the runs' ``latest`` a link to this one, in one step.
-
-    Where there can be no links, there is no ``latest``; a training does not fail for it.
-    """
-    runs_dir = run.parent.parent
-    temporary = temporary_beside(runs_dir / "latest")
-    with suppress(OSError):
-        temporary.unlink(missing_ok=True)
-        temporary.symlink_to(run.relative_to(runs_dir))
-        temporary.replace(runs_dir / "latest")
-        sync(runs_dir)

@@ -1,0 +1,119 @@
+"""How a run comes to be on the disk: out of sight, then under its name, complete."""
+
+from __future__ import annotations
+
+import json
+import platform
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from datetime import datetime, timezone
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, TypeVar
+
+import tomli_w
+import torch
+
+from blin.checkpoint import FORMAT_VERSION, TrainedModel
+from blin.data.dataset import Dataset
+from blin.errors import BlinError
+from blin.files import remove_leftovers, replacing, sync, temporary_beside
+
+T = TypeVar("T")
+
+
+def create_run(
+    runs_dir: Path,
+    dataset: Dataset,
+    trained: TrainedModel,
+    settings: Mapping[str, object],
+    *,
+    label: str,
+    fill: Callable[[Path], T],
+) -> tuple[Path, T]:
+    """Makes a run directory out of sight, has it filled, and gives it a name.
+
+    Args:
+        runs_dir: where runs live.
+        dataset: what is learned from.
+        trained: the model.
+        settings: all of them.
+        label: the end of the name.
+        fill: writes into the directory, in which ``model`` and ``eval`` are there and empty.
+
+    Returns:
+        The run, and what ``fill`` returned.
+    """
+    parent = runs_dir / dataset.name
+    parent.mkdir(parents=True, exist_ok=True)
+    for directory in (runs_dir, parent):
+        remove_leftovers(directory)
+    suffix = temporary_beside(parent).suffix
+    with tempfile.TemporaryDirectory(suffix, ".new-", parent) as scratch:
+        new = Path(scratch) / "run"
+        (new / "eval").mkdir(parents=True)
+        (new / "model").mkdir()
+        config = {
+            "format_version": FORMAT_VERSION,
+            "blin_version": version("blin-rec"),
+            "model": trained.name,
+            "dataset": dataset.name,
+            "dataset_path": str(dataset.path.resolve()),
+            "fingerprint": dataset.fingerprint,
+            "threads": torch.get_num_threads(),
+            "settings": settings,
+        }
+        write_config(new, config)
+        with replacing(new / "environment.json") as environment:
+            text = json.dumps(_environment(trained.device), indent=2) + "\n"
+            environment.write_text(text, encoding="utf-8")
+        filled = fill(new)
+        return _rename_to_free_name(new, parent, label), filled
+
+
+def _environment(device: torch.device) -> dict[str, object]:
+    return {
+        "blin": version("blin-rec"),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": version("numpy"),
+        "platform": platform.platform(),
+        "device": str(device),
+        "threads": torch.get_num_threads(),
+        "command": sys.argv,
+        "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    }
+
+
+def _rename_to_free_name(new: Path, parent: Path, label: str) -> Path:
+    """Gives a finished directory the first free name of its kind."""
+    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
+    for attempt in range(1000):
+        name = f"{stamp}-{label}" + (f"-{attempt + 1}" if attempt else "")
+        if not (parent / name).exists():
+            new.rename(parent / name)
+            sync(parent)
+            return parent / name
+    raise BlinError(f"{parent}: a thousand runs were begun in this second")
+
+
+def point_latest(run: Path) -> None:
+    """Makes the runs' ``latest`` a link to this one, in one step.
+
+    Where there can be no links, there is no ``latest``; a training does not fail for it.
+    """
+    runs_dir = run.parent.parent
+    temporary = temporary_beside(runs_dir / "latest")
+    with suppress(OSError):
+        temporary.unlink(missing_ok=True)
+        temporary.symlink_to(run.relative_to(runs_dir))
+        temporary.replace(runs_dir / "latest")
+        sync(runs_dir)
+
+
+def write_config(run: Path, config: Mapping[str, Any]) -> None:
+    """Writes the ``config.toml`` of a run."""
+    with replacing(run / "config.toml") as temporary:
+        temporary.write_text(tomli_w.dumps(config), encoding="utf-8")
