@@ -50,7 +50,7 @@ def content_of(run: Path) -> dict[str, Any]:
     """All that must be equal, the loader's position and the early-stopping state included."""
     progress = read_header(run / STATE_FILE).about["progress"]
     for record in progress["history"]:
-        del record["seconds"], record["data_wait"]
+        del record["seconds"], record["data_wait"], record["users_per_second"]
     del progress["seconds"]
     return {
         "tensors": load_file(run / STATE_FILE),
@@ -163,8 +163,11 @@ def test_a_finished_run_says_so_and_nothing_changes(small_dataset: Dataset, tmp_
     assert result.epochs == 3
     assert [type(event) for event in events] == [Started]
     assert isinstance(events[0], Started) and events[0].finished and events[0].epoch == 3
+    # Who held the lock, and when it was tested.
+    metrics = json.loads(files.pop(run / "eval" / "test.json"))["metrics"]
     del files[run / LOCK_FILE]
     assert {path: path.read_bytes() for path in files} == files
+    assert json.loads((run / "eval" / "test.json").read_text())["metrics"] == metrics
     assert find_run(tmp_path) == other.resolve()
 
 
