@@ -163,8 +163,11 @@ def test_a_finished_run_says_so_and_nothing_changes(small_dataset: Dataset, tmp_
     assert result.epochs == 3
     assert [type(event) for event in events] == [Started]
     assert isinstance(events[0], Started) and events[0].finished and events[0].epoch == 3
+    # Who held the lock, and when it was tested.
+    metrics = json.loads(files.pop(run / "eval" / "test.json"))["metrics"]
     del files[run / LOCK_FILE]
     assert {path: path.read_bytes() for path in files} == files
+    assert json.loads((run / "eval" / "test.json").read_text())["metrics"] == metrics
     assert find_run(tmp_path) == other.resolve()
 
 

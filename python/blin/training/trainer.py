@@ -224,7 +224,7 @@ def resume(
         ConfigError: Another setting is to change.
     """
     config = read_run_config(run)
-    if TrainingConfig not in setting_classes(config["model"]):
+    if (model := MODELS.get(config["model"])) is not None and model.counted:
         raise CheckpointError(f"{run}: {config['model']} learns in one go: its run is complete")
     tensorboard = tensorboard or (run / "tb").is_dir()
     if tensorboard:
