@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import signal
 import sys
 from pathlib import Path
 
@@ -14,6 +15,10 @@ sys.path.insert(0, str(Path(__file__).parent))
 from small import write_small_log
 
 torch.set_num_threads(1)
+
+# Where this process was started to ignore Ctrl-C, as shells start jobs in the background, the
+# commands under test would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
