@@ -11,6 +11,7 @@ __all__ = [
     "Batcher",
     "ColumnReader",
     "NegativeSampler",
+    "count_above",
     "data_health",
     "fill_histories",
     "inspect_log",
@@ -186,6 +187,14 @@ def fill_histories(
     positions: NDArray[np.int32],
 ) -> None:
     """Fills the rows of histories to score, the newest item at the right."""
+
+def count_above(
+    scores: NDArray[np.float32],
+    own: NDArray[np.float32],
+    above: NDArray[np.int64],
+    level: NDArray[np.int64],
+) -> None:
+    """Counts, for each row of scores, those above its own score and those that equal it."""
 
 def shuffle_users(users: NDArray[np.uint32], seed: int, epoch: int) -> None:
     """Puts users, in place, into the order of an epoch."""

@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from blin._core import NegativeSampler
+from blin._core import NegativeSampler, count_above
 from blin.batch import Batch
 from blin.data.health import tie_luck
 from blin.data.loader import flat_histories, history_batch
@@ -135,20 +135,16 @@ def _ranks(scores: Tensor, own: Tensor, luck: NDArray[np.float64]) -> NDArray[np
 
 def _above_and_level(scores: Tensor, own: Tensor) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Returns how many scores of each row are above its own one, and how many equal it."""
-    if scores.device.type == "cpu" and scores.dtype != torch.bfloat16:
-        # NumPy compares and counts five times as fast as torch does, and knows no bfloat16.
-        rows, mine = scores.numpy(), own.numpy()
-        return _count(rows > mine), _count(rows == mine)
+    if scores.device.type == "cpu" and scores.dtype == torch.float32 and scores.is_contiguous():
+        above, level = (np.empty(len(scores), dtype=np.int64) for _ in range(2))
+        count_above(scores.numpy(), own.reshape(-1).contiguous().numpy(), above, level)
+        return above, level
     # Summing booleans as bytes is many times faster than as booleans.
     above, level = (
         marks.view(torch.int8).sum(1, dtype=torch.int64).cpu().numpy()
         for marks in (scores > own, scores == own)
     )
     return above, level
-
-
-def _count(marks: NDArray[np.bool_]) -> NDArray[np.int64]:
-    return np.fromiter(map(np.count_nonzero, marks), dtype=np.int64, count=len(marks))
 
 
 def _check_form(scores: Tensor, shape: tuple[int, ...]) -> None:

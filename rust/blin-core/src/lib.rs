@@ -16,6 +16,7 @@ pub mod negatives;
 pub mod padding;
 pub mod prepared;
 pub mod progress;
+pub mod ranking;
 pub mod rng;
 pub mod sequences;
 pub mod spill;

@@ -6,6 +6,7 @@ mod batch;
 mod errors;
 mod health;
 mod ingest;
+mod ranking;
 
 #[pymodule(gil_used = false)]
 mod _core {
@@ -18,6 +19,8 @@ mod _core {
     use crate::health::data_health;
     #[pymodule_export]
     use crate::ingest::{ColumnReader, inspect_log, read_log};
+    #[pymodule_export]
+    use crate::ranking::count_above;
 
     /// Asks NumPy for its C interface. On the first array, which is made after minutes of work, it
     /// would be asked as well, and Ctrl-C in that moment be a panic.
