@@ -69,7 +69,9 @@ def assert_stops(process: subprocess.Popen[str], folder: Path) -> None:
     """Far more than a second is given, for machines that are busy with other things."""
     process.send_signal(signal.SIGINT)
     stdout, stderr = process.communicate(timeout=30)
-    assert (process.returncode, stdout, stderr) == (130, "", "heard\ninterrupted\n")
+    assert (process.returncode, stdout) == (130, "")
+    # Before the command itself begins, Click ends the line first.
+    assert stderr.replace("\n\n", "\n") == "heard\ninterrupted\n"
     assert not (folder / "data").exists() or not list((folder / "data").iterdir())
 
 
@@ -79,7 +81,7 @@ def pipe(tmp_path: Path) -> Path:
     return tmp_path / "pipe.csv"
 
 
-@pytest.mark.parametrize("patience", [0.0, 0.5])
+@pytest.mark.parametrize("patience", [0.2, 0.7])
 def test_a_pipe_that_nobody_writes_to(pipe: Path, patience: float) -> None:
     with preprocessing(pipe) as process:
         time.sleep(patience)
