@@ -19,7 +19,7 @@ from blin.data.loader import TrainingLoader
 from blin.data.memory import peak_memory_bytes
 from blin.evaluation.evaluator import evaluate
 from blin.evaluation.ranking import SCORES_AT_ONCE
-from blin.training.trainer import Trainer, new_trainer
+from blin.training.trainer import Trainer, check_settings, new_trainer
 
 TIMED_BATCHES = 3
 RANKED_USERS = 512
@@ -119,6 +119,7 @@ def forecast(
     Raises:
         ConfigError: A setting is unknown or out of range.
     """
+    check_settings(model, settings or {})
     trainer = new_trainer(dataset, model=model, settings=settings, device=device, threads=threads)
     config, loader, where = trainer.config, trainer.loader, trainer.device
     if where.type == "cuda":

@@ -150,10 +150,12 @@ def train(
         ConfigError: A setting is unknown or out of range.
         KeyboardInterrupt: A stop was asked for; the state is saved, :func:`resume` goes on.
     """
+    settings = dict(settings or {})
+    check_settings(model, settings)
     if tensorboard:
         require_tensorboard()
-    elif model in MODELS and MODELS[model].counted:
-        return _count(dataset, model, dict(settings or {}), runs_dir, device, threads)
+    elif MODELS[model].counted:
+        return _count(dataset, model, settings, runs_dir, device, threads)
     trainer = new_trainer(
         dataset, model=model, settings=settings, device=device, threads=threads, on_event=on_event
     )
@@ -171,12 +173,10 @@ def new_trainer(
     threads: int | None,
     on_event: Callable[[Event], None] | None = None,
 ) -> Trainer:
-    """Returns what :func:`train` trains with, for the same arguments; no run is made yet."""
-    settings = dict(settings or {})
-    check_settings(model, settings)
+    """Returns what :func:`train` trains with, for checked settings; no run is made yet."""
     if MODELS[model].counted:
         raise ConfigError(f"{model} learns by counting, in one go: it has no epochs")
-    settings = {**MODELS[model].defaults, **settings}
+    settings = {**MODELS[model].defaults, **(settings or {})}
     settings.setdefault("max_len", fitting_max_len(dataset))
     return Trainer(dataset, model, settings, device, threads, on_event)
 
@@ -590,7 +590,6 @@ def _count(
     threads: int | None,
 ) -> RunResult:
     """Trains a model that learns by counting; its run is there with the model or not at all."""
-    check_settings(model, settings)
     begin = time.perf_counter()
     if threads is not None:
         torch.set_num_threads(threads)
