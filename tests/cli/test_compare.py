@@ -66,3 +66,17 @@ def test_what_cannot_be_compared_is_refused(blin: Blin) -> None:
         assert result.exit_code == code, arguments
         assert message in result.stderr
         assert result.stdout == ""
+
+
+def test_metrics_of_a_sampled_protocol_keep_its_name(blin: Blin) -> None:
+    runs = two_runs(blin)
+    for run in runs:
+        assert blin("evaluate", "--run", run, "--negatives", 50).exit_code == 0
+    options = ("--evaluation", "test-uniform-50-s0", "--resamples", 199)
+    told = json.loads(blin("compare", *runs, *options, "--json").stdout)
+    names = ["HR@10[uniform-50]", "NDCG@10[uniform-50]"]
+    assert [each["metric"] for each in told["comparisons"]] == names
+    stored = json.loads((Path(runs[1]) / "eval" / "test-uniform-50-s0.json").read_text())
+    for name in names:
+        assert abs(told["runs"][1]["metrics"][name] - stored["metrics"][name]) < 1e-9
+    assert "HR@10[uniform-50]" in blin("compare", *runs, *options).stdout

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -77,6 +77,7 @@ def compare(
         raise click.UsageError("give either --markdown or --json")
     from blin.checkpoint import find_run
     from blin.evaluation.per_user import read_per_user
+    from blin.evaluation.protocol import metric_suffix
     from blin.evaluation.significance import compare as compare_evaluations
     from blin.evaluation.significance import values_of
 
@@ -87,7 +88,7 @@ def compare(
         if run in places[:number]:
             raise click.UsageError(f"{run}: given twice")
     evaluations = {str(run): read_per_user(_evaluation_file(run, evaluation)) for run in places}
-    comparisons = compare_evaluations(
+    found = compare_evaluations(
         evaluations,
         metrics=metrics,
         all_pairs=all_pairs,
@@ -95,11 +96,13 @@ def compare(
         resamples=resamples,
         seed=seed,
     )
-    means = {
-        run: {metric: float(values_of(found, metric).mean()) for metric in metrics}
-        for run, found in evaluations.items()
-    }
     protocol = next(iter(evaluations.values())).protocol
+    suffix = metric_suffix(protocol)
+    comparisons = [replace(each, metric=each.metric + suffix) for each in found]
+    means = {
+        run: {metric + suffix: float(values_of(ranks, metric).mean()) for metric in metrics}
+        for run, ranks in evaluations.items()
+    }
     output.result(
         {
             "protocol": protocol,
@@ -111,7 +114,7 @@ def compare(
     title = f"{protocol['dataset']}, {protocol['split']} items, {protocol['ranking']} ranking"
     show = output.markdown if markdown else output.table
     show(
-        ("", "run", *metrics),
+        ("", "run", *(metric + suffix for metric in metrics)),
         [(letters[run], run, *values.values()) for run, values in means.items()],
         title=title,
     )
@@ -127,12 +130,11 @@ def compare(
 
 def _evaluation_file(run: Path, evaluation: str) -> Path:
     """Returns the file of an evaluation's ranks, or says how to make it."""
-    file = run / "eval" / f"{evaluation}.per_user.parquet"
+    from blin.evaluation.per_user import SUFFIX
+
+    file = run / "eval" / f"{evaluation}{SUFFIX}"
     if not file.exists():
-        known = sorted(
-            path.name.removesuffix(".per_user.parquet")
-            for path in (run / "eval").glob("*.per_user.parquet")
-        )
+        known = sorted(path.name.removesuffix(SUFFIX) for path in file.parent.glob(f"*{SUFFIX}"))
         there = f"; there are {', '.join(known)}" if known else ""
         raise CheckpointError(
             f'{run}: it has no evaluation "{evaluation}"{there}: '

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from functools import cached_property
@@ -24,6 +24,7 @@ from blin.evaluation.groups import Group, groups_of
 from blin.evaluation.intervals import bootstrap_intervals
 from blin.evaluation.metrics import MISS, metrics_of, user_values
 from blin.evaluation.per_user import SUFFIX, PerUser, hash_of, write_per_user
+from blin.evaluation.protocol import evaluation_name, metric_suffix
 from blin.evaluation.ranking import Progress, full_ranks, sampled_ranks
 from blin.evaluation.targets import Targets
 from blin.files import replacing
@@ -63,20 +64,19 @@ class Evaluation:
     @property
     def name(self) -> str:
         """The name of the protocol: ``test``, ``test-uniform-500-s0``, ``valid-repeats-miss``."""
-        seed = [f"s{self.protocol['seed']}"] if "seed" in self.protocol else []
-        return "-".join([str(self.protocol["split"]), *_unusual(self.protocol), *seed])
+        return evaluation_name(self.protocol)
 
     @cached_property
     def intervals(self) -> dict[str, tuple[float, float]]:
         """The 95 % bootstrap interval of each metric over users; none of a single user."""
         values = user_values(self.ranks, self.k, users=self.targets.users)
-        suffix = _suffix(self.protocol)
+        suffix = metric_suffix(self.protocol)
         return {name + suffix: ends for name, ends in bootstrap_intervals(values).items()}
 
     @cached_property
     def groups(self) -> dict[str, dict[str, Group]]:
         """The metrics by history, popularity of the target, and new items and repeats."""
-        return groups_of(self.targets, self.ranks, self.k, suffix=_suffix(self.protocol))
+        return groups_of(self.targets, self.ranks, self.k, suffix=metric_suffix(self.protocol))
 
     def per_user(self) -> PerUser:
         """Returns the rank of each target in a table with raw ids."""
@@ -245,7 +245,7 @@ def evaluate(
         protocol["seed"] = seed
     metrics = metrics_of(ranks, ks, users=chosen.users)
     return Evaluation(
-        metrics={name + _suffix(protocol): value for name, value in metrics.items()},
+        metrics={name + metric_suffix(protocol): value for name, value in metrics.items()},
         protocol=protocol,
         ranks=ranks,
         users=users,
@@ -255,19 +255,6 @@ def evaluate(
         k=ks,
         beyond_accuracy=lists,
     )
-
-
-def _unusual(protocol: Mapping[str, object]) -> list[str]:
-    """Returns what sets a protocol apart from full ranking of first targets, all candidates."""
-    usual = {"targets": "first", "repeats": "candidate"}
-    found = [f"{key}-{protocol[key]}" for key, value in usual.items() if protocol[key] != value]
-    return found if protocol["ranking"] == "full" else [str(protocol["ranking"]), *found]
-
-
-def _suffix(protocol: Mapping[str, object]) -> str:
-    """Returns what the metrics' names of a protocol that is not the usual one end in."""
-    unusual = _unusual(protocol)
-    return f"[{','.join(unusual)}]" if unusual else ""
 
 
 def _read_record(path: Path) -> dict[str, Any]:
