@@ -13,8 +13,8 @@ import pytest
 from hypothesis import strategies as st
 from torch import Tensor
 
-from blin.checkpoint import read_header, read_tensors, write_tensors
 from blin.errors import BlinError
+from blin.tensors import read_header, read_tensors, write_tensors
 
 
 @contextmanager

@@ -18,10 +18,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import blin
-from blin.checkpoint import TrainedModel, find_run, load_run, read_header, read_tensors
+from blin.checkpoint import TrainedModel, find_run, load_run
 from blin.data.dataset import Dataset
 from blin.data.prepare import preprocess
 from blin.errors import CheckpointError, DataError
+from blin.tensors import read_header, read_tensors
 from blin.training.trainer import resume, train
 from damage import damaged, little_memory, message_of, rewrite, with_header
 from small import SMALL, write_small_log

@@ -6,29 +6,36 @@ directory holds one as ``model/``, and around it what the training wrote.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
-import struct
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from blin.batch import Batch, BatchSpec
 from blin.config import build, check_known
 from blin.data.dataset import Dataset, is_dataset, load_dataset
-from blin.errors import BlinError, CheckpointError, ConfigError, DataError
+from blin.errors import CheckpointError, ConfigError, DataError, reason_of
 from blin.files import parse_json, read_bounded, replacing
 from blin.models import MODELS
 from blin.nn.sparse import SparseRows
+from blin.tensors import (
+    FORMAT_VERSION,
+    Header,
+    check_finite,
+    check_tensors,
+    check_version,
+    read_header,
+    read_tensors,
+    tensors_of,
+    write_tensors,
+    written_by,
+)
 from blin.vocabulary import Vocabulary
 
 if sys.version_info >= (3, 11):
@@ -36,29 +43,8 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-FORMAT_VERSION = 1
-"""Of everything in a run and in a model directory."""
-
 DESCRIPTION_LIMIT = 1 << 20
 """Bytes of a ``config.json`` or ``config.toml``."""
-
-HEADER_LIMIT = 16 << 20
-"""Bytes of the header of a safetensors file, which in a state holds a record for every epoch."""
-
-ABOUT = "blin"
-"""Of the metadata of a safetensors file, the one that says in JSON what blin knows of it."""
-
-_DTYPES = {
-    torch.bool: "BOOL",
-    torch.uint8: "U8",
-    torch.int32: "I32",
-    torch.int64: "I64",
-    torch.float16: "F16",
-    torch.bfloat16: "BF16",
-    torch.float32: "F32",
-    torch.float64: "F64",
-}
-
 
 WEIGHTS_FILE = "model.safetensors"
 
@@ -129,7 +115,7 @@ class TrainedModel:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        description = {**_written_by(), **self.description}
+        description = {**written_by(), **self.description}
         with replacing(path / "items.parquet") as temporary:
             table = pa.table({"id": self.item_ids.ids})
             pq.write_table(table, temporary, write_page_checksum=True)
@@ -285,7 +271,7 @@ def read_run_config(path: Path) -> dict[str, Any]:
     try:
         config = tomllib.loads(read_bounded(file, limit=DESCRIPTION_LIMIT).decode())
     except (OSError, ValueError, RecursionError) as cause:
-        raise CheckpointError(f"{file}: expected TOML, found: {_reason(cause)}") from cause
+        raise CheckpointError(f"{file}: expected TOML, found: {reason_of(cause)}") from cause
     check_version(file, {"format_version": FORMAT_VERSION, **config})
     kinds = {"model": str, "dataset": str, "dataset_path": str, "fingerprint": str}
     config.setdefault("threads", 1)
@@ -330,93 +316,6 @@ def resolve_device(device: torch.device | str) -> torch.device:
     return found
 
 
-class Header(NamedTuple):
-    """What a safetensors file says of itself.
-
-    Attributes:
-        tensors: name → (type, shape).
-        about: what blin has written into it; empty in a file of another writer.
-    """
-
-    tensors: dict[str, tuple[str, tuple[int, ...]]]
-    about: dict[str, Any]
-
-
-def read_header(file: Path) -> Header:
-    """Reads the header of a safetensors file, and nothing of its tensors.
-
-    Raises:
-        CheckpointError: The file is missing, no such file, too large in its header, or of another
-            version.
-    """
-    try:
-        with file.open("rb") as opened:
-            size = opened.seek(0, 2)
-            opened.seek(0)
-            start = opened.read(8)
-            length = struct.unpack("<Q", start)[0] if len(start) == 8 else size
-            if length > size - 8:
-                raise ValueError("a file that ends too early")
-            if length > HEADER_LIMIT:
-                raise ValueError(f"a header of more than {HEADER_LIMIT >> 20} MiB")
-            content = parse_json(opened.read(length))
-        about = parse_json(content.pop("__metadata__", {}).get(ABOUT, "{}"))
-        if not isinstance(about, dict):
-            raise ValueError("metadata of another kind")
-        tensors = {
-            str(name): (str(entry["dtype"]), tuple(map(int, entry["shape"])))
-            for name, entry in content.items()
-        }
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError) as cause:
-        raise _no_tensors(file, cause) from cause
-    if about:
-        check_version(file, about)
-    return Header(tensors, about)
-
-
-def read_tensors(file: Path, header: Header) -> dict[str, Tensor]:
-    """Reads the tensors of a safetensors file whose header was checked.
-
-    Raises:
-        CheckpointError: It is damaged.
-    """
-    try:
-        with safe_open(file, framework="pt") as opened:
-            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError) as cause:
-        raise _no_tensors(file, cause) from cause
-    about = dict(header.about)
-    if about and about.pop("sha256", None) != _sha256(tensors, about):
-        raise CheckpointError(f"{file}: expected the content that was written, found other bytes")
-    return tensors
-
-
-def write_tensors(
-    file: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any] | None = None
-) -> None:
-    """Writes a safetensors file that says who wrote it and what is in it.
-
-    Args:
-        file: the file.
-        tensors: by name.
-        about: what else to say of them, as JSON.
-
-    Raises:
-        BlinError: It cannot be written, for example because the disk is full.
-    """
-    owned = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    said = {**_written_by(), **(about or {})}
-    said["sha256"] = _sha256(owned, said)
-    # One entry, for the order of several changes from file to file.
-    metadata = {ABOUT: json.dumps(said)}
-    try:
-        with replacing(file) as temporary:
-            save_file(owned, temporary, metadata)
-    except (OSError, SafetensorError) as cause:
-        reason = _reason(cause).removeprefix("Error while serializing: I/O error: ")
-        raise BlinError(f"{file}: not written: {reason}") from cause
-
-
 def _make_room(module: nn.Module, header: Header) -> dict[str, SparseRows]:
     """Gives the sparse parts of a module as many entries as were saved, and returns them."""
     sparse = {name: part for name, part in module.named_modules() if isinstance(part, SparseRows)}
@@ -425,18 +324,6 @@ def _make_room(module: nn.Module, header: Header) -> dict[str, SparseRows]:
         entries = math.prod(shape)
         part.make_room(entries if 0 <= entries < 1 << 40 else 0)
     return sparse
-
-
-def check_version(file: Path, content: Mapping[str, Any]) -> None:
-    """Raises CheckpointError for a file of another format version."""
-    found = content.get("format_version")
-    if found != FORMAT_VERSION:
-        writer = content.get("blin_version")
-        written = f", written by blin {writer:.30}" if isinstance(writer, str) else ""
-        raise CheckpointError(
-            f"{file}: expected format version {FORMAT_VERSION}, found {found!r:.30}{written}: "
-            f"use that version of blin; this is {version('blin-rec')}"
-        )
 
 
 def model_config(file: Path, name: object, settings: object) -> Any:
@@ -480,45 +367,7 @@ def outline(file: Path, name: str, num_items: object, config: Any, *, most: int)
         with torch.device("meta"):
             return MODELS[name].module(num_items, config)
     except (RuntimeError, TypeError, OverflowError) as cause:
-        raise CheckpointError(f"{file}: it describes no model: {_reason(cause)}") from cause
-
-
-def tensors_of(module: nn.Module) -> dict[str, tuple[str, tuple[int, ...]]]:
-    """Returns the types and shapes of a module's tensors, as in a :class:`Header`."""
-    return {name: kind_of(tensor) for name, tensor in module.state_dict().items()}
-
-
-def kind_of(tensor: Tensor) -> tuple[str, tuple[int, ...]]:
-    """Returns the type and the shape of a tensor, as in a :class:`Header`."""
-    return _DTYPES[tensor.dtype], tuple(tensor.shape)
-
-
-def check_tensors(
-    file: Path, header: Header, wanted: Mapping[str, tuple[str, tuple[int, ...]]]
-) -> None:
-    """Raises CheckpointError unless a file has exactly the wanted tensors."""
-    for name in sorted(wanted.keys() | header.tensors.keys()):
-        expected, found = wanted.get(name), header.tensors.get(name)
-        if expected == found:
-            continue
-        if expected is None or found is None:
-            what = "expected none, found one" if expected is None else "expected one, found none"
-            raise CheckpointError(f"{file}: tensor {name:.100}: {what}")
-        part, index = ("shape", 1) if expected[1] != found[1] else ("type", 0)
-        raise CheckpointError(
-            f"{file}: tensor {name}: expected {part} {expected[index]}, found {found[index]!s:.100}"
-        )
-
-
-def check_finite(file: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Raises CheckpointError if there is a number that is none."""
-    for name, tensor in tensors.items():
-        if tensor.is_floating_point() and tensor.numel() > 0:
-            least, most = (float(end) for end in tensor.aminmax())
-            if not (math.isfinite(least) and math.isfinite(most)):
-                raise CheckpointError(
-                    f"{file}: tensor {name}: expected finite numbers, found NaN or infinity"
-                )
+        raise CheckpointError(f"{file}: it describes no model: {reason_of(cause)}") from cause
 
 
 def _check_description(file: Path, description: Mapping[str, Any], header: Header) -> None:
@@ -539,32 +388,11 @@ def _check_description(file: Path, description: Mapping[str, Any], header: Heade
         raise CheckpointError(f"{file}: {WEIGHTS_FILE} describes no model") from cause
 
 
-def _written_by() -> dict[str, Any]:
-    return {"format_version": FORMAT_VERSION, "blin_version": version("blin-rec")}
-
-
-def _sha256(tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> str:
-    digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
-    for name in sorted(tensors):
-        digest.update(f"{name} {kind_of(tensors[name])}".encode())
-        digest.update(tensors[name].reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
-
-
-def _no_tensors(file: Path, cause: Exception) -> CheckpointError:
-    return CheckpointError(f"{file}: expected a safetensors file, found: {_reason(cause)}")
-
-
-def _reason(cause: Exception) -> str:
-    reason = getattr(cause, "strerror", None) or str(cause) or type(cause).__name__
-    return " ".join(reason.split())[:200]
-
-
 def _read_json(file: Path, needed: set[str]) -> dict[str, Any]:
     try:
         content = parse_json(read_bounded(file, limit=DESCRIPTION_LIMIT))
     except (OSError, ValueError) as cause:
-        raise CheckpointError(f"{file}: expected JSON, found: {_reason(cause)}") from cause
+        raise CheckpointError(f"{file}: expected JSON, found: {reason_of(cause)}") from cause
     if not isinstance(content, dict):
         raise CheckpointError(f"{file}: expected an object, found {content!r:.100}")
     if missing := needed - content.keys():

@@ -42,3 +42,9 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Returns ``; did you mean "x"?`` for the closest known name, or an empty string."""
     close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
     return f'; did you mean "{close[0]}"?' if close else ""
+
+
+def reason_of(cause: BaseException) -> str:
+    """Returns why something failed, in one line of at most 200 characters."""
+    reason = getattr(cause, "strerror", None) or str(cause) or type(cause).__name__
+    return " ".join(reason.split())[:200]

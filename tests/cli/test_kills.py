@@ -16,9 +16,10 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from blin.checkpoint import TrainedModel, read_header, read_run_config, read_tensors
+from blin.checkpoint import TrainedModel, read_run_config
 from blin.cli import main
 from blin.data.dataset import Dataset, is_dataset, load_dataset
+from blin.tensors import read_header, read_tensors
 from killing import KILLED, Commands, commands
 from small import write_small_log
 

@@ -17,10 +17,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from blin.checkpoint import find_run, load_run, read_header, read_run_config
+from blin.checkpoint import find_run, load_run, read_run_config
 from blin.data.dataset import Dataset
 from blin.errors import BlinError, CheckpointError, ConfigError
 from blin.files import lock, remove_leftovers, replacing
+from blin.tensors import read_header
 from blin.training import trainer
 from blin.training.trainer import BEST_FILE, LOCK_FILE, STATE_FILE, Event, Started, Step, Validated
 from small import SMALL

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from blin.errors import ConfigError, did_you_mean
+from blin.errors import ConfigError, did_you_mean, reason_of
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -114,5 +114,6 @@ def _read_toml(source: str) -> dict[str, Any]:
         hint = did_you_mean(source, known) or f"; built in are {', '.join(known)}"
         raise ConfigError(f'no settings "{source}": no such file{hint}') from error
     except (OSError, ValueError, RecursionError) as error:
-        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
-        raise ConfigError(f"{source}: expected a TOML file of settings: {reason}") from error
+        raise ConfigError(
+            f"{source}: expected a TOML file of settings: {reason_of(error)}"
+        ) from error

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from blin.config import default_data_dir
 from blin.data.directory import Directory
-from blin.errors import DataError
+from blin.errors import DataError, reason_of
 from blin.files import parse_json, read_bounded
 from blin.vocabulary import Vocabulary
 
@@ -154,8 +154,7 @@ class Dataset:
             # Unlike NumPy's load this reads arrays only, no archives and no pickles.
             array = np.lib.format.open_memmap(file, mode="r")
         except Exception as cause:  # the header is a piece of Python, and so are its faults
-            reason = getattr(cause, "strerror", None) or " ".join(str(cause).split())[:200]
-            raise DataError(f"{file}: expected an array, found: {reason}") from cause
+            raise DataError(f"{file}: expected an array, found: {reason_of(cause)}") from cause
         if array.dtype != np.dtype(dtype):
             raise DataError(f"{file}: expected {np.dtype(dtype)}, found {array.dtype!s:.100}")
         if array.ndim != dimensions or not array.flags.c_contiguous:
@@ -206,8 +205,9 @@ class Dataset:
         try:
             return int(pq.read_metadata(file).num_rows)
         except (OSError, pa.ArrowException, ValueError) as cause:
-            reason = " ".join(str(cause).split())[:200]
-            raise DataError(f"{file}: expected a Parquet file of ids, found: {reason}") from cause
+            raise DataError(
+                f"{file}: expected a Parquet file of ids, found: {reason_of(cause)}"
+            ) from cause
 
 
 def is_dataset(path: Path) -> bool:
@@ -258,9 +258,8 @@ def _read_metadata(path: Path) -> dict[str, Any]:
     try:
         metadata = parse_json(read_bounded(file, limit=_METADATA_LIMIT))
     except (OSError, ValueError) as cause:
-        reason = getattr(cause, "strerror", None) or " ".join(str(cause).split())[:200]
         raise DataError(
-            f"{file}: expected the description of a dataset, found: {reason}"
+            f"{file}: expected the description of a dataset, found: {reason_of(cause)}"
         ) from cause
     if not isinstance(metadata, dict):
         raise DataError(f"{file}: expected the description of a dataset, found {metadata!r:.100}")

@@ -16,10 +16,11 @@ from typing import Any, TypeVar
 import tomli_w
 import torch
 
-from blin.checkpoint import FORMAT_VERSION, TrainedModel
+from blin.checkpoint import TrainedModel
 from blin.data.dataset import Dataset
 from blin.errors import BlinError
 from blin.files import remove_leftovers, replacing, sync, temporary_beside
+from blin.tensors import written_by
 
 T = TypeVar("T")
 
@@ -56,8 +57,7 @@ def create_run(
         (new / "eval").mkdir(parents=True)
         (new / "model").mkdir()
         config = {
-            "format_version": FORMAT_VERSION,
-            "blin_version": version("blin-rec"),
+            **written_by(),
             "model": trained.name,
             "dataset": dataset.name,
             "dataset_path": str(dataset.path.resolve()),

@@ -15,7 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from blin.checkpoint import (
+from blin.errors import CheckpointError, reason_of
+from blin.tensors import (
     Header,
     check_finite,
     check_tensors,
@@ -24,7 +25,6 @@ from blin.checkpoint import (
     tensors_of,
     write_tensors,
 )
-from blin.errors import CheckpointError
 
 _SLOTS = ("exp_avg", "exp_avg_sq", "step")
 """What Adam keeps for each parameter."""
@@ -163,8 +163,9 @@ def load_state(state: State, module: nn.Module, optimizer: torch.optim.Optimizer
         if torch.cuda.is_available() and "random.cuda" in tensors:
             torch.cuda.set_rng_state(tensors["random.cuda"])
     except (KeyError, ValueError, TypeError, RuntimeError) as cause:
-        reason = str(cause).splitlines()[0]
-        raise CheckpointError(f"{state.path}: it does not fit this run: {reason}") from cause
+        raise CheckpointError(
+            f"{state.path}: it does not fit this run: {reason_of(cause)}"
+        ) from cause
 
 
 def _progress_of(content: Any) -> Progress:

@@ -24,7 +24,6 @@ from blin.checkpoint import (
     model_config,
     open_run_dataset,
     outline,
-    read_header,
     read_run_config,
     resolve_device,
 )
@@ -35,6 +34,7 @@ from blin.errors import BlinError, CheckpointError, ConfigError, DataError, did_
 from blin.evaluation.evaluator import evaluate
 from blin.files import lock, remove_leftovers, replacing, sync
 from blin.models import MODELS
+from blin.tensors import read_header
 from blin.training.config import TrainingConfig
 from blin.training.interrupts import deferred_interrupts
 from blin.training.run_directory import create_run, point_latest, write_config
