@@ -10,7 +10,7 @@ from blin.batch import Batch, BatchSpec
 from blin.data.dataset import Dataset
 from blin.data.loader import Rows, TrainingLoader
 from blin.errors import ConfigError
-from blin.models.objective import ObjectiveConfig, next_item_loss
+from blin.models.objective import AgreementConfig, next_item_loss
 from reference import objective as reference
 
 CONFIGS: dict[str, dict[str, Any]] = {
@@ -38,11 +38,11 @@ ROWS = {
 }
 
 
-def config_of(**settings: Any) -> ObjectiveConfig:
-    return ObjectiveConfig(**{"num_negatives": 7, "kl_weight": 0.6, **settings})
+def config_of(**settings: Any) -> AgreementConfig:
+    return AgreementConfig(**{"num_negatives": 7, "kl_weight": 0.6, **settings})
 
 
-def batch_of(dataset: Dataset, config: ObjectiveConfig, rows: Rows) -> Batch:
+def batch_of(dataset: Dataset, config: AgreementConfig, rows: Rows) -> Batch:
     spec = BatchSpec(
         max_len=14,
         positions="absolute",

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from blin.batch import Batch, BatchSpec, Losses, View
 from blin.errors import ConfigError
-from blin.models.objective import ObjectiveConfig, next_item_loss
+from blin.models.objective import AgreementConfig, next_item_loss
 from blin.nn.attention.linear import EXECUTIONS, LinearAttention
 from blin.nn.attention.softmax import SoftmaxAttention
 from blin.nn.convolution import DepthwiseConvolution
@@ -33,7 +33,7 @@ from blin.nn.transformer import Block
 
 
 @dataclass(frozen=True)
-class BlinConfig(ObjectiveConfig):
+class BlinConfig(AgreementConfig):
     """The sizes of a Blin model, and its loss.
 
     Attributes:
@@ -179,6 +179,11 @@ class BlinModel(nn.Module):
             dropout=config.dropout,
             norm_first=config.norm_first,
         )
+
+    @property
+    def causal(self) -> bool:
+        """Whether a state depends on nothing that comes after it."""
+        return self.config.causal
 
     @property
     def batch_spec(self) -> BatchSpec:

@@ -42,9 +42,6 @@ class ObjectiveConfig:
         log_q: correct the negatives' scores for the sampling.
         exclude_history: no item of a user's training sequence is a negative of that user.
         calibration: t of ``gbce``: 0 is ``bce``, 1 gives scores that are probabilities.
-        kl_weight: λ (Blin, Eq. 19), the weight of the bidirectional KL divergence of two views.
-        kl_positions: where they must agree: ``last_copy`` at every step of the newest copy,
-            ``aligned`` at every step of every copy both views hold, or ``last`` at the newest step.
         loss_average: what weighs alike in the sequence loss: every ``token`` of every copy, every
             step whatever its number of copies (``copy``), or every ``user``.
     """
@@ -56,8 +53,6 @@ class ObjectiveConfig:
     log_q: bool = False
     exclude_history: bool = False
     calibration: float = 0.75
-    kl_weight: float = 2.0
-    kl_positions: str = "last_copy"
     loss_average: str = "token"
 
     def __post_init__(self) -> None:
@@ -66,15 +61,13 @@ class ObjectiveConfig:
             "loss": LOSSES,
             "negatives_per": SCOPES,
             "sampling": SAMPLINGS,
-            "kl_positions": KL_POSITIONS,
             "loss_average": AVERAGES,
         }.items():
             found = getattr(self, name)
             if found not in known:
                 raise ConfigError(f"{name}: expected one of {', '.join(known)}, found {found!r}")
-        for name in ("num_negatives", "kl_weight"):
-            if getattr(self, name) < 0:
-                raise ConfigError(f"{name}: expected at least 0, found {getattr(self, name)}")
+        if self.num_negatives < 0:
+            raise ConfigError(f"num_negatives: expected at least 0, found {self.num_negatives}")
         if not 0 <= self.calibration <= 1:
             raise ConfigError(f"calibration: expected a number in [0, 1], found {self.calibration}")
         if self.num_negatives == 0:
@@ -82,6 +75,29 @@ class ObjectiveConfig:
                 raise ConfigError(f"num_negatives: {self.loss} needs at least 1, found 0")
             if self.negatives_per == "position":
                 raise ConfigError("num_negatives: negatives_per = position needs at least 1")
+
+
+@dataclass(frozen=True)
+class AgreementConfig(ObjectiveConfig):
+    """The loss of a model that learns from two views whose predictions must agree.
+
+    Attributes:
+        kl_weight: λ (Blin, Eq. 19), the weight of the bidirectional KL divergence of two views.
+        kl_positions: where they must agree: ``last_copy`` at every step of the newest copy,
+            ``aligned`` at every step of every copy both views hold, or ``last`` at the newest step.
+    """
+
+    kl_weight: float = 2.0
+    kl_positions: str = "last_copy"
+
+    def __post_init__(self) -> None:
+        """Refuses values that make no loss."""
+        super().__post_init__()
+        if self.kl_weight < 0:
+            raise ConfigError(f"kl_weight: expected at least 0, found {self.kl_weight}")
+        if self.kl_positions not in KL_POSITIONS:
+            known = ", ".join(KL_POSITIONS)
+            raise ConfigError(f"kl_positions: expected one of {known}, found {self.kl_positions!r}")
 
     @property
     def views(self) -> int:
@@ -108,7 +124,8 @@ def next_item_loss(
     """
     views = [_Targets.of(view, state) for view, state in zip(batch.views, states, strict=True)]
     weights = _weights(batch, views, config.loss_average)
-    if len(views) == 1 or config.kl_weight == 0:
+    agreement = config if isinstance(config, AgreementConfig) else None
+    if len(views) == 1 or agreement is None or agreement.kl_weight == 0:
         alone = [torch.ones_like(view.steps, dtype=torch.bool) for view in views]
         pairs: list[Tensor] = []
     else:
@@ -116,9 +133,9 @@ def next_item_loss(
         alone = [_others(view, pair) for view, pair in zip(views, pairs, strict=True)]
     total = table.new_zeros((), dtype=torch.float32)
     sequence, divergence = total, total
-    if pairs:
+    if pairs and agreement is not None:
         first, second = (view.at(pair) for view, pair in zip(views, pairs, strict=True))
-        chosen = _agreeing(first, batch, config.kl_positions)
+        chosen = _agreeing(first, batch, agreement.kl_positions)
         loss = _targets_loss(
             torch.stack([first.states, second.states]),
             table,
@@ -126,11 +143,11 @@ def next_item_loss(
             batch,
             config,
             torch.stack([weight[pair] for weight, pair in zip(weights, pairs, strict=True)]),
-            chosen * (config.kl_weight / chosen.sum().clamp(min=1)),
+            chosen * (agreement.kl_weight / chosen.sum().clamp(min=1)),
         )
         total = total + loss.total
         sequence = sequence + loss.sequence
-        divergence = divergence + loss.divergence / config.kl_weight
+        divergence = divergence + loss.divergence / agreement.kl_weight
     if not pairs or any(mask.any() for mask in alone):
         rest = _join([view.at(mask) for view, mask in zip(views, alone, strict=True)])
         weight = torch.cat([weight[mask] for weight, mask in zip(weights, alone, strict=True)])
