@@ -39,6 +39,32 @@ def build(cls: type[T], settings: Mapping[str, object]) -> T:
     return cls(**values)
 
 
+def check_values(
+    config: object,
+    *,
+    at_least: Mapping[str, int] = {},
+    probabilities: Iterable[str] = (),
+    choices: Mapping[str, Iterable[str]] = {},
+) -> None:
+    """Raises ConfigError for the first field of a config that is not what it must be.
+
+    Args:
+        config: with the fields.
+        at_least: the least that fields may be.
+        probabilities: fields that must be in [0, 1).
+        choices: the texts that fields may be.
+    """
+    for name, least in at_least.items():
+        if (found := getattr(config, name)) < least:
+            raise ConfigError(f"{name}: expected at least {least}, found {found}")
+    for name in probabilities:
+        if not 0 <= (found := getattr(config, name)) < 1:
+            raise ConfigError(f"{name}: expected a number in [0, 1), found {found}")
+    for name, known in choices.items():
+        if (found := getattr(config, name)) not in known:
+            raise ConfigError(f"{name}: expected one of {', '.join(known)}, found {found!r}")
+
+
 def check_known(settings: Iterable[str], *classes: type, other_keys: Iterable[str] = ()) -> None:
     """Raises ConfigError for the first setting that is a field of none of the classes.
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from blin.batch import Batch, BatchSpec, Interactions
 from blin.models.blin import BlinConfig, BlinModel
+from blin.models.gru4rec import GRU4Rec, GRU4RecConfig
 from blin.models.item_knn import ItemKNN, ItemKNNConfig
 from blin.models.markov import Markov, MarkovConfig
 from blin.models.popularity import (
@@ -86,13 +87,14 @@ MODELS = {
     "blin-d": Model(BlinModel, BlinConfig, {"attention": "softmax"}),
     "blin-dwc": Model(BlinModel, BlinConfig, {"kernel_size": 0}),
     "blin-bkl": Model(BlinModel, BlinConfig, {"kl_weight": 0.0}),
+    "gru4rec": Model(GRU4Rec, GRU4RecConfig),
     "popularity": Model(Popularity, PopularityConfig),
     "recent-popularity": Model(RecentPopularity, RecentPopularityConfig),
     "markov": Model(Markov, MarkovConfig),
     "item-knn": Model(ItemKNN, ItemKNNConfig),
 }
-"""Blin, Blin as printed, what its paper takes away one by one to see what is missing, and the
-baselines that all of them have to beat."""
+"""Blin, Blin as printed, what its paper takes away one by one to see what is missing, the models of
+others, and the baselines that all of them have to beat."""
 
 BASELINES = tuple(name for name, model in MODELS.items() if model.counted)
 """The models that learn by counting, in seconds."""
