@@ -17,7 +17,7 @@ ROWS = [
 
 @st.composite
 def rows_of_segments(draw: st.DrawFn) -> list[list[int]]:
-    """Segments side by side or with padding around and inside them; numbers return in other rows."""
+    """Segments side by side or with padding around and in them; numbers return in other rows."""
     width = draw(st.integers(1, 9))
     rows = []
     for _ in range(draw(st.integers(1, 4))):
