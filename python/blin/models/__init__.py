@@ -17,6 +17,7 @@ from blin.models.popularity import (
     RecentPopularity,
     RecentPopularityConfig,
 )
+from blin.models.sasrec import SASRecConfig, SASRecModel
 from blin.nn.embedding import ItemEmbedding
 
 
@@ -86,6 +87,7 @@ MODELS = {
     "blin-d": Model(BlinModel, BlinConfig, {"attention": "softmax"}),
     "blin-dwc": Model(BlinModel, BlinConfig, {"kernel_size": 0}),
     "blin-bkl": Model(BlinModel, BlinConfig, {"kl_weight": 0.0}),
+    "sasrec": Model(SASRecModel, SASRecConfig),
     "popularity": Model(Popularity, PopularityConfig),
     "recent-popularity": Model(RecentPopularity, RecentPopularityConfig),
     "markov": Model(Markov, MarkovConfig),
