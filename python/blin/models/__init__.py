@@ -113,8 +113,8 @@ MODELS = {
     "markov": Model(Markov, MarkovConfig),
     "item-knn": Model(ItemKNN, ItemKNNConfig),
 }
-"""Blin, Blin as printed, what its paper takes away one by one to see what is missing, and the
-baselines that all of them have to beat."""
+"""Blin, Blin as printed, and what its paper takes away one by one to see what is missing; the
+models it is compared with; and the baselines that all of them have to beat."""
 
 BASELINES = tuple(name for name, model in MODELS.items() if model.counted)
 """The models that learn by counting, in seconds."""
