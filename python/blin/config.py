@@ -1,4 +1,4 @@
-"""Where things live, and how settings become the fields of a dataclass."""
+"""Where things live, how settings become the fields of a dataclass, and how those are checked."""
 
 from __future__ import annotations
 
@@ -39,32 +39,6 @@ def build(cls: type[T], settings: Mapping[str, object]) -> T:
     return cls(**values)
 
 
-def check_values(
-    config: object,
-    *,
-    at_least: Mapping[str, int] = {},
-    probabilities: Iterable[str] = (),
-    choices: Mapping[str, Iterable[str]] = {},
-) -> None:
-    """Raises ConfigError for the first field of a config that is not what it must be.
-
-    Args:
-        config: with the fields.
-        at_least: the least that fields may be.
-        probabilities: fields that must be in [0, 1).
-        choices: the texts that fields may be.
-    """
-    for name, least in at_least.items():
-        if (found := getattr(config, name)) < least:
-            raise ConfigError(f"{name}: expected at least {least}, found {found}")
-    for name in probabilities:
-        if not 0 <= (found := getattr(config, name)) < 1:
-            raise ConfigError(f"{name}: expected a number in [0, 1), found {found}")
-    for name, known in choices.items():
-        if (found := getattr(config, name)) not in known:
-            raise ConfigError(f"{name}: expected one of {', '.join(known)}, found {found!r}")
-
-
 def check_known(settings: Iterable[str], *classes: type, other_keys: Iterable[str] = ()) -> None:
     """Raises ConfigError for the first setting that is a field of none of the classes.
 
@@ -78,6 +52,22 @@ def check_known(settings: Iterable[str], *classes: type, other_keys: Iterable[st
                 or f"; known are {', '.join(sorted(known)) or 'none'}"
             )
             raise ConfigError(f'unknown setting "{name}"{hint}')
+
+
+def check_at_least(config: object, least: float, *names: str) -> None:
+    """Raises ConfigError for the first of the settings of these names that is below ``least``."""
+    for name in names:
+        found = getattr(config, name)
+        if found < least:
+            raise ConfigError(f"{name}: expected at least {least}, found {found}")
+
+
+def check_one_of(config: object, **known: Iterable[str]) -> None:
+    """Raises ConfigError for the first of the named settings that is none of its known values."""
+    for name, values in known.items():
+        found = getattr(config, name)
+        if found not in values:
+            raise ConfigError(f"{name}: expected one of {', '.join(values)}, found {found!r}")
 
 
 def _coerce(name: str, value: object, default: Any) -> object:

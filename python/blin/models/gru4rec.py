@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from blin.batch import Batch, BatchSpec, Losses, View
-from blin.config import check_values
+from blin.config import check_at_least
+from blin.models.encoder import check_probability
 from blin.models.objective import ObjectiveConfig, next_item_loss
 from blin.nn.dropout import Dropout
 from blin.nn.embedding import ItemEmbedding
@@ -42,11 +43,8 @@ class GRU4RecConfig(ObjectiveConfig):
     def __post_init__(self) -> None:
         """Refuses values that no model can be built from."""
         super().__post_init__()
-        check_values(
-            self,
-            at_least={"dim": 1, "hidden_dim": 1, "num_layers": 1, "max_len": 1},
-            probabilities=["dropout"],
-        )
+        check_at_least(self, 1, "dim", "hidden_dim", "num_layers", "max_len")
+        check_probability(self, "dropout")
 
 
 class GRU4Rec(nn.Module):
