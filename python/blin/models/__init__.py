@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 from torch import Tensor, nn
 
 from blin.batch import Batch, BatchSpec, Interactions, Losses, View
+from blin.models.bert4rec import BERT4Rec, BERT4RecConfig
 from blin.models.blin import BlinConfig, BlinModel
 from blin.models.gru4rec import GRU4Rec, GRU4RecConfig
 from blin.models.item_knn import ItemKNN, ItemKNNConfig
@@ -109,6 +110,7 @@ MODELS = {
     "blin-dwc": Model(BlinModel, BlinConfig, {"kernel_size": 0}),
     "blin-bkl": Model(BlinModel, BlinConfig, {"kl_weight": 0.0}),
     "sasrec": Model(SASRecModel, SASRecConfig),
+    "bert4rec": Model(BERT4Rec, BERT4RecConfig),
     "gru4rec": Model(GRU4Rec, GRU4RecConfig),
     "popularity": Model(Popularity, PopularityConfig),
     "recent-popularity": Model(RecentPopularity, RecentPopularityConfig),
