@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from blin.batch import Batch, Losses, View
-from blin.config import check_one_of
+from blin.config import check_one_of, check_probability
 from blin.errors import ConfigError
-from blin.models.encoder import Encoder, EncoderConfig, check_probability
+from blin.models.encoder import Encoder, EncoderConfig
 from blin.models.objective import next_item_loss
 from blin.nn.attention.softmax import SoftmaxAttention
 from blin.nn.feed_forward import ACTIVATIONS, FeedForward

@@ -14,8 +14,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from blin.batch import Batch, BatchSpec, Losses, View
-from blin.config import check_at_least
-from blin.models.encoder import check_probability
+from blin.config import check_at_least, check_probability
 from blin.models.objective import ObjectiveConfig, next_item_loss
 from blin.nn.dropout import Dropout
 from blin.nn.embedding import ItemEmbedding
