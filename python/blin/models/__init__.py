@@ -12,6 +12,7 @@ from blin.models.bert4rec import BERT4Rec, BERT4RecConfig
 from blin.models.blin import BlinConfig, BlinModel
 from blin.models.gru4rec import GRU4Rec, GRU4RecConfig
 from blin.models.item_knn import ItemKNN, ItemKNNConfig
+from blin.models.linrec import LinRec, LinRecConfig
 from blin.models.markov import Markov, MarkovConfig
 from blin.models.popularity import (
     Popularity,
@@ -112,6 +113,7 @@ MODELS = {
     "sasrec": Model(SASRecModel, SASRecConfig),
     "bert4rec": Model(BERT4Rec, BERT4RecConfig),
     "gru4rec": Model(GRU4Rec, GRU4RecConfig),
+    "linrec": Model(LinRec, LinRecConfig),
     "popularity": Model(Popularity, PopularityConfig),
     "recent-popularity": Model(RecentPopularity, RecentPopularityConfig),
     "markov": Model(Markov, MarkovConfig),
