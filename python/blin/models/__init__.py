@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from blin.batch import Batch, BatchSpec, Interactions, Losses, View
 from blin.models.blin import BlinConfig, BlinModel
+from blin.models.esasrec import ESASRecConfig, ESASRecModel
 from blin.models.item_knn import ItemKNN, ItemKNNConfig
 from blin.models.markov import Markov, MarkovConfig
 from blin.models.popularity import (
@@ -108,6 +109,7 @@ MODELS = {
     "blin-dwc": Model(BlinModel, BlinConfig, {"kernel_size": 0}),
     "blin-bkl": Model(BlinModel, BlinConfig, {"kl_weight": 0.0}),
     "sasrec": Model(SASRecModel, SASRecConfig),
+    "esasrec": Model(ESASRecModel, ESASRecConfig),
     "popularity": Model(Popularity, PopularityConfig),
     "recent-popularity": Model(RecentPopularity, RecentPopularityConfig),
     "markov": Model(Markov, MarkovConfig),
