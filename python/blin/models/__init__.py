@@ -11,6 +11,7 @@ from blin.batch import Batch, BatchSpec, Interactions, Losses, View
 from blin.models.bert4rec import BERT4Rec, BERT4RecConfig
 from blin.models.blin import BlinConfig, BlinModel
 from blin.models.gru4rec import GRU4Rec, GRU4RecConfig
+from blin.models.esasrec import ESASRecConfig, ESASRecModel
 from blin.models.item_knn import ItemKNN, ItemKNNConfig
 from blin.models.linrec import LinRec, LinRecConfig
 from blin.models.markov import Markov, MarkovConfig
@@ -114,6 +115,7 @@ MODELS = {
     "bert4rec": Model(BERT4Rec, BERT4RecConfig),
     "gru4rec": Model(GRU4Rec, GRU4RecConfig),
     "linrec": Model(LinRec, LinRecConfig),
+    "esasrec": Model(ESASRecModel, ESASRecConfig),
     "popularity": Model(Popularity, PopularityConfig),
     "recent-popularity": Model(RecentPopularity, RecentPopularityConfig),
     "markov": Model(Markov, MarkovConfig),
