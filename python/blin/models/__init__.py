@@ -11,6 +11,7 @@ from blin.batch import Batch, BatchSpec, Interactions
 from blin.models.blin import BlinConfig, BlinModel
 from blin.models.item_knn import ItemKNN, ItemKNNConfig
 from blin.models.markov import Markov, MarkovConfig
+from blin.models.mstein import MSteinConfig, MSteinModel
 from blin.models.popularity import (
     Popularity,
     PopularityConfig,
@@ -86,6 +87,7 @@ MODELS = {
     "blin-d": Model(BlinModel, BlinConfig, {"attention": "softmax"}),
     "blin-dwc": Model(BlinModel, BlinConfig, {"kernel_size": 0}),
     "blin-bkl": Model(BlinModel, BlinConfig, {"kl_weight": 0.0}),
+    "mstein": Model(MSteinModel, MSteinConfig),
     "popularity": Model(Popularity, PopularityConfig),
     "recent-popularity": Model(RecentPopularity, RecentPopularityConfig),
     "markov": Model(Markov, MarkovConfig),
