@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
-from blin.batch import Batch, BatchSpec, Interactions
+from blin.batch import Batch, BatchSpec, Interactions, Losses, View
 from blin.models.blin import BlinConfig, BlinModel
 from blin.models.item_knn import ItemKNN, ItemKNNConfig
 from blin.models.markov import Markov, MarkovConfig
@@ -34,6 +34,26 @@ class Scorer(Protocol):
 
     def score(self, batch: Batch, candidates: Tensor | None = None) -> Tensor:
         """Returns (B, V + 1) scores of the next item, or (B, K) for (B, K) candidates."""
+
+
+@runtime_checkable
+class Learned(Scorer, Protocol):
+    """A module that learns by a loss, from the batches it asks for.
+
+    Of a state, nothing outside its position's segment may matter.
+    """
+
+    config: Any
+
+    @property
+    def causal(self) -> bool:
+        """Whether a state depends on nothing that comes after it."""
+
+    def encode(self, view: View) -> Tensor:
+        """Returns the states of a view, (B, N, ...), wide as the model likes."""
+
+    def forward(self, batch: Batch) -> Losses:
+        """Returns the loss of a batch and its named parts."""
 
 
 @runtime_checkable
