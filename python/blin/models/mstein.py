@@ -55,7 +55,7 @@ class MSteinConfig:
     num_negatives: int = 1
     pvn_weight: float = 0.01
     cf_weight: float = 0.005
-    temperature: float = 1e-6
+    temperature: float = 1e-4
     crop_ratio: float = 0.2
     mask_ratio: float = 0.7
     reorder_ratio: float = 0.2
