@@ -133,7 +133,7 @@ def test_parameters_are_counted() -> None:
         ({"dim": 6, "num_heads": 4}, "num_heads: expected a divisor of dim 6, found 4"),
         ({"num_negatives": 0}, "num_negatives: expected at least 1, found 0"),
         ({"pvn_weight": -1.0}, "pvn_weight: expected at least 0, found -1.0"),
-        ({"cf_weight": float("nan")}, "cf_weight: expected at least 0, found nan"),
+        ({"cf_weight": -0.5}, "cf_weight: expected at least 0, found -0.5"),
         ({"temperature": 0.0}, "temperature: expected above 0, found 0.0"),
         ({"crop_ratio": 0.0}, r"crop_ratio: expected a number in \(0, 1\], found 0.0"),
         ({"mask_ratio": 1.5}, r"mask_ratio: expected a number in \(0, 1\], found 1.5"),

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from blin.batch import Batch, BatchSpec, Interactions, Losses, View
 from blin.models.blin import BlinConfig, BlinModel
+from blin.models.gru4rec import GRU4Rec, GRU4RecConfig
 from blin.models.item_knn import ItemKNN, ItemKNNConfig
 from blin.models.markov import Markov, MarkovConfig
 from blin.models.mstein import MSteinConfig, MSteinModel
@@ -18,6 +19,7 @@ from blin.models.popularity import (
     RecentPopularity,
     RecentPopularityConfig,
 )
+from blin.models.sasrec import SASRecConfig, SASRecModel
 from blin.nn.embedding import ItemEmbedding
 
 
@@ -107,14 +109,16 @@ MODELS = {
     "blin-d": Model(BlinModel, BlinConfig, {"attention": "softmax"}),
     "blin-dwc": Model(BlinModel, BlinConfig, {"kernel_size": 0}),
     "blin-bkl": Model(BlinModel, BlinConfig, {"kl_weight": 0.0}),
+    "sasrec": Model(SASRecModel, SASRecConfig),
+    "gru4rec": Model(GRU4Rec, GRU4RecConfig),
     "mstein": Model(MSteinModel, MSteinConfig),
     "popularity": Model(Popularity, PopularityConfig),
     "recent-popularity": Model(RecentPopularity, RecentPopularityConfig),
     "markov": Model(Markov, MarkovConfig),
     "item-knn": Model(ItemKNN, ItemKNNConfig),
 }
-"""Blin, Blin as printed, what its paper takes away one by one to see what is missing, and the
-baselines that all of them have to beat."""
+"""Blin, Blin as printed, and what its paper takes away one by one to see what is missing; the
+models it is compared with; and the baselines that all of them have to beat."""
 
 BASELINES = tuple(name for name, model in MODELS.items() if model.counted)
 """The models that learn by counting, in seconds."""

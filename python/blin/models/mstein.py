@@ -14,10 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from blin.batch import Augmentation, Batch, BatchSpec, Losses, View
+from blin.config import check_at_least, check_probability
 from blin.errors import ConfigError
 from blin.nn.attention.stochastic import StochasticBlock
 from blin.nn.dropout import Dropout
-from blin.nn.embedding import PositionEmbedding
+from blin.nn.embedding import ItemEmbedding, PositionEmbedding
 from blin.nn.gaussian import (
     by_sequence,
     covariance,
@@ -62,18 +63,13 @@ class MSteinConfig:
 
     def __post_init__(self) -> None:
         """Refuses values that no model can be built from."""
-        for name in ("dim", "num_heads", "num_blocks", "max_len", "num_negatives"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name}: expected at least 1, found {getattr(self, name)}")
+        check_at_least(self, 1, "dim", "num_heads", "num_blocks", "max_len", "num_negatives")
         if self.dim % self.num_heads != 0:
             raise ConfigError(
                 f"num_heads: expected a divisor of dim {self.dim}, found {self.num_heads}"
             )
-        if not 0 <= self.dropout < 1:
-            raise ConfigError(f"dropout: expected a number in [0, 1), found {self.dropout}")
-        for name in ("pvn_weight", "cf_weight"):
-            if not getattr(self, name) >= 0:
-                raise ConfigError(f"{name}: expected at least 0, found {getattr(self, name)}")
+        check_probability(self, "dropout")
+        check_at_least(self, 0, "pvn_weight", "cf_weight")
         if not self.temperature > 0:
             raise ConfigError(f"temperature: expected above 0, found {self.temperature}")
         for name in ("crop_ratio", "mask_ratio", "reorder_ratio"):
@@ -98,8 +94,8 @@ class MSteinModel(nn.Module):
         self.num_items = num_items
         self.config = config
         dim = config.dim
-        self.item_embedding = nn.Embedding(num_items + 2, dim, padding_idx=0)
-        self.item_covariance = nn.Embedding(num_items + 2, dim, padding_idx=0)
+        self.item_embedding = ItemEmbedding(num_items, dim, tokens=1)
+        self.item_covariance = ItemEmbedding(num_items, dim, tokens=1)
         self.position_embedding = PositionEmbedding(config.max_len, dim)
         self.position_covariance = PositionEmbedding(config.max_len, dim)
         self.embedding_norms = nn.ModuleList(nn.LayerNorm(dim) for _ in range(2))

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from blin.nn.embedding import positions_from_end
+from blin.nn.segments import SegmentRows
 
 STRETCH = 8
 """Positions of the sequences in :func:`squared_distances_of_rows` that are compared at a time."""
@@ -48,13 +49,11 @@ def by_sequence(states: Tensor, segments: Tensor, longest: int) -> tuple[Tensor,
 
     (B, N, W) states with (B, N) segments become (U, longest, W), with zeros at the end, and (U,).
     """
-    real = segments > 0
-    begins = real.clone()
-    begins[:, 1:] &= segments[:, 1:] != segments[:, :-1]
-    owners = begins.flatten().cumsum(0).view_as(segments)[real] - 1
-    rows = states.new_zeros(int(begins.sum()), longest, states.shape[-1])
+    real, found = segments > 0, SegmentRows.of(segments)
+    owners = found.slots // found.longest
+    rows = states.new_zeros(len(found.lengths), longest, states.shape[-1])
     rows = rows.index_put((owners, positions_from_end(segments)[real]), states[real])
-    return rows, torch.bincount(owners)
+    return rows, found.lengths
 
 
 def squared_distances_of_rows(rows: Tensor, lengths: Tensor) -> Tensor:
