@@ -15,6 +15,7 @@ from blin.models.esasrec import ESASRecConfig, ESASRecModel
 from blin.models.item_knn import ItemKNN, ItemKNNConfig
 from blin.models.linrec import LinRec, LinRecConfig
 from blin.models.markov import Markov, MarkovConfig
+from blin.models.mstein import MSteinConfig, MSteinModel
 from blin.models.popularity import (
     Popularity,
     PopularityConfig,
@@ -116,6 +117,7 @@ MODELS = {
     "gru4rec": Model(GRU4Rec, GRU4RecConfig),
     "linrec": Model(LinRec, LinRecConfig),
     "esasrec": Model(ESASRecModel, ESASRecConfig),
+    "mstein": Model(MSteinModel, MSteinConfig),
     "popularity": Model(Popularity, PopularityConfig),
     "recent-popularity": Model(RecentPopularity, RecentPopularityConfig),
     "markov": Model(Markov, MarkovConfig),
