@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from blin.batch import Batch, BatchSpec, Interactions, Losses, View
 from blin.models.bert4rec import BERT4Rec, BERT4RecConfig
 from blin.models.blin import BlinConfig, BlinModel
-from blin.models.gru4rec import GRU4Rec, GRU4RecConfig
 from blin.models.esasrec import ESASRecConfig, ESASRecModel
+from blin.models.gru4rec import GRU4Rec, GRU4RecConfig
 from blin.models.item_knn import ItemKNN, ItemKNNConfig
 from blin.models.linrec import LinRec, LinRecConfig
 from blin.models.markov import Markov, MarkovConfig
