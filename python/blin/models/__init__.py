@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from blin.batch import Batch, BatchSpec, Interactions, Losses, View
 from blin.models.blin import BlinConfig, BlinModel
+from blin.models.ct4rec import CT4RecConfig, CT4RecModel
 from blin.models.esasrec import ESASRecConfig, ESASRecModel
 from blin.models.item_knn import ItemKNN, ItemKNNConfig
 from blin.models.markov import Markov, MarkovConfig
@@ -110,6 +111,7 @@ MODELS = {
     "blin-bkl": Model(BlinModel, BlinConfig, {"kl_weight": 0.0}),
     "sasrec": Model(SASRecModel, SASRecConfig),
     "esasrec": Model(ESASRecModel, ESASRecConfig),
+    "ct4rec": Model(CT4RecModel, CT4RecConfig),
     "popularity": Model(Popularity, PopularityConfig),
     "recent-popularity": Model(RecentPopularity, RecentPopularityConfig),
     "markov": Model(Markov, MarkovConfig),
