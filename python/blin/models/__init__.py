@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from blin.batch import Batch, BatchSpec, Interactions, Losses, View
 from blin.models.blin import BlinConfig, BlinModel
+from blin.models.cl4srec import CL4SRecConfig, CL4SRecModel
 from blin.models.ct4rec import CT4RecConfig, CT4RecModel
 from blin.models.esasrec import ESASRecConfig, ESASRecModel
 from blin.models.item_knn import ItemKNN, ItemKNNConfig
@@ -112,6 +113,7 @@ MODELS = {
     "sasrec": Model(SASRecModel, SASRecConfig),
     "esasrec": Model(ESASRecModel, ESASRecConfig),
     "ct4rec": Model(CT4RecModel, CT4RecConfig),
+    "cl4srec": Model(CL4SRecModel, CL4SRecConfig),
     "popularity": Model(Popularity, PopularityConfig),
     "recent-popularity": Model(RecentPopularity, RecentPopularityConfig),
     "markov": Model(Markov, MarkovConfig),
