@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from blin.batch import Batch, BatchSpec, Interactions, Losses, View
 from blin.models.bert4rec import BERT4Rec, BERT4RecConfig
 from blin.models.blin import BlinConfig, BlinModel
+from blin.models.cl4srec import CL4SRecConfig, CL4SRecModel
+from blin.models.ct4rec import CT4RecConfig, CT4RecModel
 from blin.models.esasrec import ESASRecConfig, ESASRecModel
 from blin.models.gru4rec import GRU4Rec, GRU4RecConfig
 from blin.models.item_knn import ItemKNN, ItemKNNConfig
@@ -118,6 +120,8 @@ MODELS = {
     "linrec": Model(LinRec, LinRecConfig),
     "esasrec": Model(ESASRecModel, ESASRecConfig),
     "mstein": Model(MSteinModel, MSteinConfig),
+    "ct4rec": Model(CT4RecModel, CT4RecConfig),
+    "cl4srec": Model(CL4SRecModel, CL4SRecConfig),
     "popularity": Model(Popularity, PopularityConfig),
     "recent-popularity": Model(RecentPopularity, RecentPopularityConfig),
     "markov": Model(Markov, MarkovConfig),
