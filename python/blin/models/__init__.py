@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from blin.batch import Batch, BatchSpec, Interactions, Losses, View
 from blin.models.bert4rec import BERT4Rec, BERT4RecConfig
 from blin.models.blin import BlinConfig, BlinModel
+from blin.models.caser import Caser, CaserConfig
 from blin.models.esasrec import ESASRecConfig, ESASRecModel
 from blin.models.gru4rec import GRU4Rec, GRU4RecConfig
 from blin.models.item_knn import ItemKNN, ItemKNNConfig
@@ -115,6 +116,7 @@ MODELS = {
     "sasrec": Model(SASRecModel, SASRecConfig),
     "bert4rec": Model(BERT4Rec, BERT4RecConfig),
     "gru4rec": Model(GRU4Rec, GRU4RecConfig),
+    "caser": Model(Caser, CaserConfig, {"weight_decay": 1e-6}),
     "linrec": Model(LinRec, LinRecConfig),
     "esasrec": Model(ESASRecModel, ESASRecConfig),
     "mstein": Model(MSteinModel, MSteinConfig),
