@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from blin.batch import Batch, BatchSpec, Interactions, Losses, View
 from blin.models.bert4rec import BERT4Rec, BERT4RecConfig
 from blin.models.blin import BlinConfig, BlinModel
+from blin.models.caser import Caser, CaserConfig
 from blin.models.cl4srec import CL4SRecConfig, CL4SRecModel
 from blin.models.ct4rec import CT4RecConfig, CT4RecModel
-from blin.models.caser import Caser, CaserConfig
 from blin.models.esasrec import ESASRecConfig, ESASRecModel
 from blin.models.gru4rec import GRU4Rec, GRU4RecConfig
 from blin.models.item_knn import ItemKNN, ItemKNNConfig
