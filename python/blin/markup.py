@@ -62,17 +62,20 @@ dl {{ display: grid; grid-template-columns: minmax(8rem, max-content) 1fr; margi
 dt, dd {{ margin: 0; padding: .5rem 1rem .5rem 0; border-top: 1px solid var(--line); }}
 dd b {{ margin-right: .5rem; font-variant-numeric: tabular-nums; }}
 .plots {{ display: grid; gap: 1.5rem;
-  grid-template-columns: repeat(auto-fit, minmax(min(100%, 24rem), 1fr)); }}
+  grid-template-columns: repeat(auto-fill, minmax(min(100%, 24rem), 1fr)); }}
 figure {{ margin: 0; break-inside: avoid; }} figcaption {{ font-size: .9rem; }}
 svg {{ display: block; width: 100%; height: auto; }}
 svg text {{ font-family: inherit !important; }}
 .scroll {{ overflow-x: auto; margin: 1rem 0; }}
-table {{ border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums;
-  overflow-wrap: normal; }}
+table {{ border-collapse: separate; border-spacing: 0; font-size: .9rem;
+  font-variant-numeric: tabular-nums; overflow-wrap: normal; }}
 caption {{ text-align: left; padding-bottom: .4rem; }}
+caption span {{ position: sticky; left: 0; display: inline-block;
+  max-width: min(100%, 62rem, 100vw - 2rem); }}
 th, td {{ padding: .3rem .8rem .3rem 0; border-top: 1px solid var(--line); text-align: left;
   vertical-align: top; }}
-th.number, td.number {{ text-align: right; white-space: nowrap; }}
+th.number, td.number {{ text-align: right; }} td.number, tbody th {{ white-space: nowrap; }}
+td.text {{ min-width: 12rem; }} td code {{ overflow-wrap: anywhere; }}
 td small {{ display: block; font-size: .8rem; }}
 tbody th {{ position: sticky; left: 0; background: var(--paper); }}
 .swatch {{ display: inline-block; width: 1.8rem; height: .5rem; margin-right: .4rem; }}
@@ -161,6 +164,7 @@ def table(
     *,
     caption: str,
     numbers: frozenset[int] = frozenset(),
+    texts: frozenset[int] = frozenset(),
 ) -> str:
     """Returns a table that scrolls by itself where it is wider than the page.
 
@@ -169,10 +173,13 @@ def table(
         rows: of cells, which are HTML; the first cell of a row names it.
         caption: what it shows; escaped.
         numbers: which columns are of numbers, and right-aligned.
+        texts: which columns are of sentences, and never very narrow.
     """
 
     def kind(place: int) -> str:
-        return ' class="number"' if place in numbers else ""
+        if place in numbers:
+            return ' class="number"'
+        return ' class="text"' if place in texts else ""
 
     head = "".join(
         f'<th scope="col"{kind(place)}>{escape(name)}</th>' for place, name in enumerate(columns)
@@ -185,7 +192,7 @@ def table(
     )
     return (
         f'<div class="scroll" role="region" tabindex="0" aria-label="{escape(caption)}">\n<table>\n'
-        f"<caption>{escape(caption)}</caption>\n<thead><tr>{head}</tr></thead>\n"
+        f"<caption><span>{escape(caption)}</span></caption>\n<thead><tr>{head}</tr></thead>\n"
         f"<tbody>\n{body}\n</tbody>\n</table>\n</div>"
     )
 

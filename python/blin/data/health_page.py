@@ -220,6 +220,7 @@ def _draw_periods(axes: Axes, over_time: Mapping[str, Any], unit: str) -> None:
         axes.stairs(heights, edges, baseline=below, fill=True, color=colour, label=part)
         below = heights
     axes.set(ylabel="interactions")
+    _space_dates(axes, edges)
     axes.legend(frameon=False)
     axes.yaxis.set_major_formatter("{x:,.0f}")
 
@@ -232,8 +233,17 @@ def _draw_future(axes: Axes, over_time: Mapping[str, Any], unit: str) -> None:
         if total:
             axes.plot(edges, [100 * count / total for count in left], color=colour, label=part)
     axes.set(ylabel="still to come, %")
+    _space_dates(axes, edges)
     axes.legend(frameon=False)
     axes.yaxis.set_major_formatter("{x:,.0f}")
+
+
+def _space_dates(axes: Axes, moments: Sequence[Any]) -> None:
+    """Keeps the dates below the axes, if they are dates, from running into each other."""
+    from matplotlib.dates import AutoDateLocator
+
+    if isinstance(moments[0], datetime):
+        axes.xaxis.set_major_locator(AutoDateLocator(minticks=3, maxticks=6))  # type: ignore[no-untyped-call]
 
 
 def _moments(over_time: Mapping[str, Any], unit: str) -> list[Any]:
