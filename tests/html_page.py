@@ -8,11 +8,13 @@ VOID = {"meta"}
 
 
 class Page(HTMLParser):
-    """Checks that elements are closed in order, and collects ids, attributes and text."""
+    """Checks that elements are closed in order, and collects what they are and hold."""
 
     def __init__(self, content: str) -> None:
         super().__init__()
         self.open: list[str] = []
+        self.tags: set[str] = set()
+        self.names: set[str] = set()
         self.ids: list[str] = []
         self.references: list[str] = []
         self.text = ""
@@ -21,11 +23,13 @@ class Page(HTMLParser):
         assert self.open == []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
         if tag not in VOID:
             self.open.append(tag)
         self.attributes(attrs)
 
     def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
         self.attributes(attrs)
 
     def handle_endtag(self, tag: str) -> None:
@@ -36,6 +40,7 @@ class Page(HTMLParser):
 
     def attributes(self, attrs: list[tuple[str, str | None]]) -> None:
         for name, value in attrs:
+            self.names.add(name)
             if name == "id":
                 self.ids.append(str(value))
             if name in ("src", "href", "xlink:href"):

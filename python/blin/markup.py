@@ -76,12 +76,14 @@ th, td {{ padding: .3rem .8rem .3rem 0; border-top: 1px solid var(--line); text-
   vertical-align: top; }}
 th.number, td.number {{ text-align: right; }} td.number, tbody th {{ white-space: nowrap; }}
 td.text {{ min-width: 12rem; }} td code {{ overflow-wrap: anywhere; }}
-td small {{ display: block; font-size: .8rem; }}
+td small {{ display: block; font-size: .88em; }}
 tbody th {{ position: sticky; left: 0; background: var(--paper); }}
 .swatch {{ display: inline-block; width: 1.8rem; height: .5rem; margin-right: .4rem; }}
 @media (max-width: 34rem) {{ dl {{ display: block; }} dd {{ border: 0; padding-top: 0; }} }}
 @media print {{ body {{ max-width: none; padding: 0; font-size: 10pt; }}
-  .scroll {{ overflow: visible; }} table {{ font-size: 7.5pt; }} tr {{ break-inside: avoid; }}
+  .scroll {{ overflow: visible; }} table {{ font-size: 7.5pt; overflow-wrap: anywhere; }}
+  th, td {{ padding-right: .4rem; }} td.text {{ min-width: 0; }} tr {{ break-inside: avoid; }}
+  td.number, tbody th {{ white-space: normal; }} .plots {{ grid-template-columns: 1fr 1fr; }}
   thead {{ display: table-header-group; }} nav {{ display: none; }} }}
 """
 

@@ -20,8 +20,8 @@ from blin.evaluation.metrics import user_values
 from blin.evaluation.per_user import PerUser
 
 _GRID = float(1 << 32)
-"""Values are taken as multiples of 2⁻³², whose sums are exact up to two million users: what is
-level is then counted as level, in whatever order it was added up."""
+"""Differences are taken as multiples of 2⁻³², whose sums are exact up to two million users: what is
+level is then counted as level, whatever it was computed from and in whatever order added up."""
 
 _VALUES_AT_ONCE = 1 << 21
 """Values drawn at a time by a resampling, 16 MiB."""
@@ -146,7 +146,7 @@ def clearly_best(
     found: list[float] = []
     # The closest first: where even one is too close, the tests of the others are spared.
     for name in others:
-        found.append(_paired_p(values[best] - values[name], resamples, seed))
+        found.append(_paired_p(_differences(values[name], values[best]), resamples, seed))
         if found[-1] > level:
             return None
     return best if found and (holm(np.array(found)) <= level).all() else None
@@ -162,8 +162,7 @@ def values_of(evaluation: PerUser, metric: str) -> NDArray[np.float64]:
     if match is None:
         raise ConfigError(f'expected a metric such as HR@10, NDCG@20 or MRR, found "{metric}"')
     ks = [int(match[1])] if match[1] else []
-    values = user_values(evaluation.ranks, ks, users=evaluation.users)[metric]
-    return np.round(values * _GRID) / _GRID
+    return user_values(evaluation.ranks, ks, users=evaluation.users)[metric]
 
 
 def holm(p: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -184,7 +183,7 @@ def _compare(
     resamples: int,
     seed: int,
 ) -> Comparison:
-    differences = values[b] - values[a]
+    differences = _differences(values[a], values[b])
     p = _paired_p(differences, resamples, seed)
     mean = float(differences.mean())
     low, high, effect = mean, mean, None
@@ -215,6 +214,10 @@ def _compare(
         losses=int((differences < 0).sum()),
         ties=int((differences == 0).sum()),
     )
+
+
+def _differences(before: NDArray[np.float64], after: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.round((after - before) * _GRID) / _GRID
 
 
 def _paired_p(differences: NDArray[np.float64], resamples: int, seed: int) -> float:

@@ -213,13 +213,13 @@ class DatasetReport:
         names = list(dict.fromkeys(name for run in self.runs for name in run.settings))
         usual = {}
         for name in names:
-            values = [_text(run.settings[name]) for run in self.runs if name in run.settings]
+            values = [setting_text(run.settings[name]) for run in self.runs if name in run.settings]
             usual[name] = Counter(values).most_common(1)[0][0]
         return {
             run.letter: ", ".join(
-                f"{name} = {_text(value)}"
+                f"{name} = {setting_text(value)}"
                 for name, value in run.settings.items()
-                if name != "seed" and _text(value) != usual[name]
+                if name != "seed" and setting_text(value) != usual[name]
             )
             for run in self.runs
         }
@@ -229,6 +229,11 @@ def letter_of(place: int) -> str:
     """Returns A, B, …, Z, A1, B1, … for 0, 1, …."""
     turn, letter = divmod(place, 26)
     return chr(ord("A") + letter) + (str(turn) if turn else "")
+
+
+def setting_text(value: object) -> str:
+    """Returns a setting as TOML has it, nearly: ``0.5``, ``true``, ``softmax``."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def finished_runs(runs_dir: Path, dataset: str) -> list[Path]:
@@ -376,11 +381,11 @@ def _by_passport(runs: Iterable[ReportedRun]) -> list[list[tuple[ReportedRun, Ev
         for each in run.evaluations:
             found.setdefault(json.dumps(each.protocol, sort_keys=True), []).append((run, each))
 
-    def place(passport: str) -> tuple[bool, bool, str]:
-        protocol = json.loads(passport)
-        return protocol.get("split") != "test", protocol.get("ranking") != "full", passport
+    def place(rows: list[tuple[ReportedRun, Evaluated]]) -> tuple[bool, bool]:
+        protocol = rows[0][1].protocol
+        return protocol.get("split") != "test", protocol.get("ranking") != "full"
 
-    return [found[passport] for passport in sorted(found, key=place)]
+    return sorted(found.values(), key=place)
 
 
 def _table(
@@ -500,8 +505,3 @@ def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
 
 def _without(settings: Mapping[str, Any], *names: str) -> dict[str, Any]:
     return {name: value for name, value in settings.items() if name not in names}
-
-
-def _text(value: object) -> str:
-    """Returns a setting as TOML has it, nearly: ``0.5``, ``true``, ``softmax``."""
-    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -21,6 +21,7 @@ from blin.experiments.report import (
     Sweep,
     Table,
     seeds_of,
+    setting_text,
     sweeps_of,
 )
 
@@ -136,7 +137,7 @@ def _metric_table(report: DatasetReport, table: Table) -> str:
         markup.table(
             ("run", "", *map(_breakable, metrics)),
             rows,
-            caption=f"{table.protocol.get('users', '?')} users. Below each value its 95 % "
+            caption=f"{_count(table.protocol.get('users'))} users. Below each value its 95 % "
             "interval over users.",
             numbers=frozenset(range(2, 2 + len(metrics))),
             texts=frozenset({1}),
@@ -164,6 +165,10 @@ def _metric_table(report: DatasetReport, table: Table) -> str:
             )
         )
     return "\n".join(parts)
+
+
+def _count(number: object) -> str:
+    return f"{number:,}" if isinstance(number, int) else "?"
 
 
 def _breakable(metric: str) -> str:
@@ -369,27 +374,30 @@ def _groups(report: DatasetReport, prefix: str) -> str:
         ]
         if shown:
             plots, tables = zip(*shown, strict=True)
-            drawn = _plots([plot for plot in plots if plot])
-            parts += [f"<h3>{escape(_title(report, table))}</h3>", drawn, *tables]
+            parts += [f"<h3>{escape(_title(report, table))}</h3>", _plots(plots), *tables]
     return "\n".join(parts)
 
 
 def _group(table: Table, kind: str, metric: str, figure: str) -> tuple[str, str] | None:
-    """Returns the plot and the table of one kind of groups; None where no run has any.
-
-    Of one group alone there is no plot: it is empty.
-    """
+    """Returns the plot and the table of one kind of groups; None where there are not two."""
     rows = [(run, found.groups[kind]) for run, found in table.rows if found.groups.get(kind)]
-    if not rows:
-        return None
-    title, meaning = _KINDS[kind]
     counts = {name: group["users"] for _, groups in rows for name, group in groups.items()}
     names = sorted(counts, key=_first_number)
+    if len(names) < 2:
+        return None
+    title, meaning = _KINDS[kind]
 
     def value(groups: Mapping[str, Any], name: str) -> float | None:
         found: Mapping[str, float] = groups.get(name, {}).get("metrics", {})
         return found.get(metric)
 
+    lines: list[Line] = []
+    for run, groups in rows:
+        known = {x: y for x, name in enumerate(names) if (y := value(groups, name)) is not None}
+        if known:
+            lines.append((run, [float(x) for x in known], list(known.values())))
+    if not lines:
+        return None
     shown = markup.table(
         (kind, "users", *(run.letter for run, _ in rows)),
         [
@@ -403,15 +411,6 @@ def _group(table: Table, kind: str, metric: str, figure: str) -> tuple[str, str]
         caption=f"{metric} by {title.lower()}: {meaning}. Groups of few users say little.",
         numbers=frozenset(range(1, 2 + len(rows))),
     )
-    lines: list[Line] = []
-    for run, groups in rows:
-        ends = [
-            (float(x), y) for x, name in enumerate(names) if (y := value(groups, name)) is not None
-        ]
-        if ends:
-            lines.append((run, [x for x, _ in ends], [y for _, y in ends]))
-    if len(names) < 2 or not lines:
-        return "", shown
     plot = _lines_figure(
         figure,
         lines,
@@ -493,7 +492,10 @@ def _setting_table(report: DatasetReport) -> str:
     return markup.table(
         ("setting", *(run.letter for run in report.runs)),
         [
-            (escape(name), *(escape(str(run.settings.get(name, "–"))) for run in report.runs))
+            (
+                escape(name),
+                *(escape(setting_text(run.settings.get(name, "–"))) for run in report.runs),
+            )
             for name in names
         ],
         caption="All settings of each run.",
@@ -607,7 +609,9 @@ def _letters(runs: Sequence[ReportedRun]) -> str:
 
 
 def _settings(run: ReportedRun, names: Iterable[str]) -> list[str]:
-    return [f"{name} = {run.settings[name]}" for name in names if name in run.settings]
+    return [
+        f"{name} = {setting_text(run.settings[name])}" for name in names if name in run.settings
+    ]
 
 
 def _title(report: DatasetReport, table: Table) -> str:
