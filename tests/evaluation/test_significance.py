@@ -37,6 +37,7 @@ ranks = st.lists(st.integers(1, 30), min_size=8, max_size=8)
 @settings(deadline=None)
 @given(ranks, ranks)
 @example([1, 1, 1, 1, 1, 20, 1, 30], [1, 1, 1, 1, 1, 21, 2, 28])  # 1/20 - 1/21 = 1/28 - 1/30
+@example([1, 1, 1, 1, 1, 1, 20, 30], [1, 1, 1, 1, 2, 21, 28, 1])
 def test_p_values_of_few_users_are_those_of_all_exchanges(first, second):
     a, b = evaluation(first), evaluation(second)
     for found in compare({"a": a, "b": b}, metrics=["HR@10", "NDCG@10", "MRR"], resamples=999):

@@ -19,9 +19,9 @@ from blin.errors import CheckpointError, ConfigError
 from blin.evaluation.metrics import user_values
 from blin.evaluation.per_user import PerUser
 
-_GRID = float(1 << 32)
-"""Differences are taken as multiples of 2⁻³², whose sums are exact up to two million users: what is
-level is then counted as level, whatever it was computed from and in whatever order added up."""
+_GRID = float(1 << 30)
+"""What differs by less than 2⁻³⁰ or so is level: it may be equal and computed in another way, as
+1/20 - 1/21 and 1/28 - 1/30 are. Means are taken as multiples of it in the permutation test."""
 
 _VALUES_AT_ONCE = 1 << 21
 """Values drawn at a time by a resampling, 16 MiB."""
@@ -217,7 +217,8 @@ def _compare(
 
 
 def _differences(before: NDArray[np.float64], after: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.round((after - before) * _GRID) / _GRID
+    differences = after - before
+    return np.where(np.abs(differences) < 1 / _GRID, 0.0, differences)
 
 
 def _paired_p(differences: NDArray[np.float64], resamples: int, seed: int) -> float:
@@ -229,7 +230,7 @@ def _paired_p(differences: NDArray[np.float64], resamples: int, seed: int) -> fl
         return 1.0
     test = stats.permutation_test(
         (unequal,),
-        _mean,
+        _rounded_mean,
         permutation_type="samples",
         vectorized=True,
         n_resamples=resamples,
@@ -237,6 +238,10 @@ def _paired_p(differences: NDArray[np.float64], resamples: int, seed: int) -> fl
         rng=np.random.default_rng(seed),
     )
     return float(test.pvalue)
+
+
+def _rounded_mean(values: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
+    return np.round(values.mean(axis=axis) * _GRID) / _GRID  # type: ignore[no-any-return]
 
 
 def _mean(values: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
