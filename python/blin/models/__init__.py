@@ -7,16 +7,24 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
-from blin.batch import Batch, BatchSpec, Interactions
+from blin.batch import Batch, BatchSpec, Interactions, Losses, View
+from blin.models.bert4rec import BERT4Rec, BERT4RecConfig
 from blin.models.blin import BlinConfig, BlinModel
+from blin.models.cl4srec import CL4SRecConfig, CL4SRecModel
+from blin.models.ct4rec import CT4RecConfig, CT4RecModel
+from blin.models.esasrec import ESASRecConfig, ESASRecModel
+from blin.models.gru4rec import GRU4Rec, GRU4RecConfig
 from blin.models.item_knn import ItemKNN, ItemKNNConfig
+from blin.models.linrec import LinRec, LinRecConfig
 from blin.models.markov import Markov, MarkovConfig
+from blin.models.mstein import MSteinConfig, MSteinModel
 from blin.models.popularity import (
     Popularity,
     PopularityConfig,
     RecentPopularity,
     RecentPopularityConfig,
 )
+from blin.models.sasrec import SASRecConfig, SASRecModel
 from blin.nn.embedding import ItemEmbedding
 
 
@@ -33,6 +41,26 @@ class Scorer(Protocol):
 
     def score(self, batch: Batch, candidates: Tensor | None = None) -> Tensor:
         """Returns (B, V + 1) scores of the next item, or (B, K) for (B, K) candidates."""
+
+
+@runtime_checkable
+class Learned(Scorer, Protocol):
+    """A module that learns by a loss, from the batches it asks for.
+
+    Of a state, nothing outside its position's segment may matter.
+    """
+
+    config: Any
+
+    @property
+    def causal(self) -> bool:
+        """Whether a state depends on nothing that comes after it."""
+
+    def encode(self, view: View) -> Tensor:
+        """Returns the states of a view, (B, N, ...), wide as the model likes."""
+
+    def forward(self, batch: Batch) -> Losses:
+        """Returns the loss of a batch and its named parts."""
 
 
 @runtime_checkable
@@ -86,13 +114,21 @@ MODELS = {
     "blin-d": Model(BlinModel, BlinConfig, {"attention": "softmax"}),
     "blin-dwc": Model(BlinModel, BlinConfig, {"kernel_size": 0}),
     "blin-bkl": Model(BlinModel, BlinConfig, {"kl_weight": 0.0}),
+    "sasrec": Model(SASRecModel, SASRecConfig),
+    "bert4rec": Model(BERT4Rec, BERT4RecConfig),
+    "gru4rec": Model(GRU4Rec, GRU4RecConfig),
+    "linrec": Model(LinRec, LinRecConfig),
+    "esasrec": Model(ESASRecModel, ESASRecConfig),
+    "mstein": Model(MSteinModel, MSteinConfig),
+    "ct4rec": Model(CT4RecModel, CT4RecConfig),
+    "cl4srec": Model(CL4SRecModel, CL4SRecConfig),
     "popularity": Model(Popularity, PopularityConfig),
     "recent-popularity": Model(RecentPopularity, RecentPopularityConfig),
     "markov": Model(Markov, MarkovConfig),
     "item-knn": Model(ItemKNN, ItemKNNConfig),
 }
-"""Blin, Blin as printed, what its paper takes away one by one to see what is missing, and the
-baselines that all of them have to beat."""
+"""Blin, Blin as printed, and what its paper takes away one by one to see what is missing; the
+models it is compared with; and the baselines that all of them have to beat."""
 
 BASELINES = tuple(name for name, model in MODELS.items() if model.counted)
 """The models that learn by counting, in seconds."""
