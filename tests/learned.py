@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import fields
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
 from blin.batch import BatchSpec, View
 from blin.config import build
 from blin.data.dataset import Dataset
-from blin.data.loader import Rows, TrainingLoader
-from blin.models import MODELS, Learned
+from blin.data.loader import Rows, TrainingLoader, training_interactions
+from blin.models import MODELS, Informed, Learned
 from blin.training.config import TrainingConfig
 from blin.training.trainer import setting_classes
 from small import SMALL
+
+Module = TypeVar("Module")
 
 LEARNED = [name for name, model in MODELS.items() if not model.counted]
 
@@ -39,6 +41,13 @@ def module_of(name: str, num_items: int, **changes: Any) -> Learned:
             if isinstance(part, torch.nn.Embedding) and part.padding_idx is not None:
                 part.weight[part.padding_idx] = 0
     return module.double().eval()
+
+
+def informed(module: Module, dataset: Dataset) -> Module:
+    """The module, told what the trainer would tell it."""
+    if isinstance(module, Informed) and module.needs_interactions:
+        module.inform(training_interactions(dataset))
+    return module
 
 
 def lively(module: Learned) -> Learned:

@@ -17,7 +17,7 @@ from blin.data.loader import history_batch
 from blin.errors import ConfigError
 from blin.models import MODELS, Learned
 from blin.training.trainer import resume, train
-from learned import LEARNED, loader_of, module_of, small_settings
+from learned import LEARNED, informed, loader_of, module_of, small_settings
 
 V = 12
 HISTORIES = [[3, 1, 4, 1, 5, 9, 2], [1, 2, 3, 4, 5, 6, 7, 8, 9, 10], [7], [8, 8]]
@@ -54,7 +54,7 @@ def padded(batch: Batch, width: int) -> Batch:
 def test_the_loss_is_finite_and_falls(small_dataset: Dataset, name: str) -> None:
     torch.manual_seed(0)
     config = module_of(name, small_dataset.num_items, max_len=16).config
-    module = MODELS[name].module(small_dataset.num_items, config)
+    module = informed(MODELS[name].module(small_dataset.num_items, config), small_dataset)
     loader = loader_of(small_dataset, module.batch_spec, name, max_len=16)
     optimizer = torch.optim.Adam(module.parameters(), lr=0.01)
     losses = []
@@ -73,7 +73,7 @@ def test_the_loss_is_finite_and_falls(small_dataset: Dataset, name: str) -> None
 
 
 def test_every_parameter_learns(small_dataset: Dataset, name: str) -> None:
-    module = module_of(name, small_dataset.num_items, max_len=16).train()
+    module = informed(module_of(name, small_dataset.num_items, max_len=16), small_dataset).train()
     loader = loader_of(small_dataset, module.batch_spec, name, max_len=16)
     for batch in loader.epoch(0):
         module(batch).total.backward()

@@ -50,6 +50,15 @@ if TYPE_CHECKING:
     help="Weight of the agreement between the two views (setting kl_weight).",
 )
 @click.option(
+    "--ted",
+    "ted_weight",
+    type=click.FloatRange(min=0),
+    is_flag=False,
+    flag_value=0.1,
+    metavar="[WEIGHT]",
+    help="Teach the item embeddings what follows what (setting ted_weight).  [without WEIGHT: 0.1]",
+)
+@click.option(
     "--config",
     metavar="NAME|FILE",
     help=f"Built-in settings ({', '.join(built_in_configs())}), or a TOML file such as a run's "

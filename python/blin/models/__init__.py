@@ -18,6 +18,7 @@ from blin.models.gru4rec import GRU4Rec, GRU4RecConfig
 from blin.models.item_knn import ItemKNN, ItemKNNConfig
 from blin.models.linrec import LinRec, LinRecConfig
 from blin.models.markov import Markov, MarkovConfig
+from blin.models.mqsa_ted import MQSATEDConfig, MQSATEDModel
 from blin.models.mstein import MSteinConfig, MSteinModel
 from blin.models.popularity import (
     Popularity,
@@ -62,6 +63,22 @@ class Learned(Scorer, Protocol):
 
     def forward(self, batch: Batch) -> Losses:
         """Returns the loss of a batch and its named parts."""
+
+
+@runtime_checkable
+class Informed(Protocol):
+    """A module that learns by a loss for which it must know more than the batches tell."""
+
+    @property
+    def needs_interactions(self) -> bool:
+        """Whether :meth:`inform` must come before the first loss."""
+
+    def inform(self, interactions: Interactions) -> None:
+        """Keeps what it needs of all training interactions, which lie on the CPU.
+
+        It comes after the module is moved to its device. What is kept is no part of the weights:
+        whoever trains tells it anew, and a module that only scores is told nothing.
+        """
 
 
 @runtime_checkable
@@ -124,6 +141,7 @@ MODELS = {
     "mstein": Model(MSteinModel, MSteinConfig),
     "ct4rec": Model(CT4RecModel, CT4RecConfig),
     "cl4srec": Model(CL4SRecModel, CL4SRecConfig),
+    "mqsa-ted": Model(MQSATEDModel, MQSATEDConfig, {"weight_decay": 1e-4}),
     "popularity": Model(Popularity, PopularityConfig),
     "recent-popularity": Model(RecentPopularity, RecentPopularityConfig),
     "markov": Model(Markov, MarkovConfig),

@@ -95,7 +95,7 @@ class BERT4Rec(Encoder):
         """What stands in the place of a hidden item."""
         return self.num_items + 1
 
-    def forward(self, batch: Batch) -> Losses:
+    def _losses(self, batch: Batch) -> Losses:
         """Returns the loss of a batch: items are drawn to be hidden, and predicted."""
         view = whole_sequences(batch.views[0], len(batch.step_users))
         hidden = self._draw(view)

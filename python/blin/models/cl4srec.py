@@ -85,9 +85,9 @@ class CL4SRecModel(SASRecModel):
         augmentations = self.config.augmentations if contrasts else ()
         return replace(super().batch_spec, augmentations=augmentations)
 
-    def forward(self, batch: Batch) -> Losses:
+    def _losses(self, batch: Batch) -> Losses:
         """Returns the loss of a batch: of the next items, and of the contrast of the users."""
-        losses = super().forward(batch)
+        losses = super()._losses(batch)
         if not batch.augmented:
             return losses
         vectors = [self._newest(view) for view in batch.augmented]

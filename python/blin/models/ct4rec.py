@@ -62,7 +62,7 @@ class CT4RecModel(SASRecModel):
         """Two views of the same users, each to be encoded with dropout of its own."""
         return replace(super().batch_spec, views=self.config.views)
 
-    def forward(self, batch: Batch) -> Losses:
+    def _losses(self, batch: Batch) -> Losses:
         """Returns the loss of a batch: of the sequences, and of both disagreements."""
         states = [self.encode(view) for view in batch.views]
         losses = next_item_loss(states, self.item_embedding.items, batch, self.config)

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from blin.batch import Batch, BatchSpec, Losses, View
+from blin.batch import Batch, BatchSpec, Interactions, Losses, View
 from blin.config import check_at_least, check_one_of, check_probability
-from blin.errors import ConfigError
+from blin.errors import BlinError, ConfigError
 from blin.models.objective import ObjectiveConfig, next_item_loss
+from blin.models.transitions import Transitions, distillation_loss
 from blin.nn.dropout import Dropout
 from blin.nn.embedding import ItemEmbedding, PositionEmbedding, positions_from_end
 
@@ -34,6 +35,9 @@ class EncoderConfig(ObjectiveConfig):
         hidden_dim: width inside the feed-forward network; 0 for what the model makes of ``dim``.
         positions: what the position embedding counts: ``absolute`` places in the row,
             ``per-copy`` steps since the first item, ``reversed`` steps to the newest, or ``none``.
+        ted_weight: of TED, which teaches the item embeddings what follows what; 0 for none.
+        ted_span: an item follows another if it comes so many steps after it, or fewer.
+        ted_temperature: τ of TED.
     """
 
     dim: int = 64
@@ -43,18 +47,23 @@ class EncoderConfig(ObjectiveConfig):
     dropout: float = 0.5
     hidden_dim: int = 0
     positions: str = "absolute"
+    ted_weight: float = 0.0
+    ted_span: int = 1
+    ted_temperature: float = 0.1
 
     def __post_init__(self) -> None:
         """Refuses values that no model can be built from."""
         super().__post_init__()
-        check_at_least(self, 1, "dim", "num_heads", "num_blocks", "max_len")
-        check_at_least(self, 0, "hidden_dim")
+        check_at_least(self, 1, "dim", "num_heads", "num_blocks", "max_len", "ted_span")
+        check_at_least(self, 0, "hidden_dim", "ted_weight")
         if self.dim % self.num_heads != 0:
             raise ConfigError(
                 f"num_heads: expected a divisor of dim {self.dim}, found {self.num_heads}"
             )
         check_probability(self, "dropout")
         check_one_of(self, positions=POSITIONS)
+        if self.ted_temperature <= 0:
+            raise ConfigError(f"ted_temperature: expected above 0, found {self.ted_temperature}")
 
 
 class Encoder(nn.Module):
@@ -92,6 +101,8 @@ class Encoder(nn.Module):
         self.apply(self._initialise)
         with torch.no_grad():
             self.item_embedding.weight[0] = 0
+        # No weights, and not saved: the training data have it, and scores do not need it.
+        self._transitions: Transitions | None = None
 
     @abstractmethod
     def _block(self) -> nn.Module:
@@ -124,19 +135,35 @@ class Encoder(nn.Module):
             exclude_history=config.exclude_history,
         )
 
+    @property
+    def needs_interactions(self) -> bool:
+        """Whether :meth:`inform` must come before the first loss: where there is TED."""
+        return self.config.ted_weight > 0
+
+    def inform(self, interactions: Interactions) -> None:
+        """Counts what follows what in all training sequences, for TED."""
+        transitions = Transitions.of(
+            interactions, num_items=self.num_items, span=self.config.ted_span
+        )
+        self._transitions = transitions.to(self.item_embedding.weight.device)
+
     def encode(self, view: View) -> Tensor:
         """Returns the states of a view, (B, N, D).
 
         Where the model is causal, that of position i has seen items ≤ i of its segment only,
         otherwise all items of its segment.
         """
-        positions = view.positions
-        if self.config.positions == "reversed":
-            positions = positions_from_end(view.segments)
-        x = self._embed(view.items, positions)
+        x = self._embed_view(view)
         for block in self.blocks:
             x = block(x, view.segments)
         return self.final_norm(x)  # type: ignore[no-any-return]
+
+    def _embed_view(self, view: View) -> Tensor:
+        """Returns the input of the first block, (B, N, D)."""
+        positions = view.positions
+        if self.config.positions == "reversed":
+            positions = positions_from_end(view.segments)
+        return self._embed(view.items, positions)
 
     def _embed(self, items: Tensor, positions: Tensor) -> Tensor:
         """Returns the input of the first block, (B, N) twice to (B, N, D)."""
@@ -146,7 +173,31 @@ class Encoder(nn.Module):
         return self.embedding_dropout(self.embedding_norm(x))  # type: ignore[no-any-return]
 
     def forward(self, batch: Batch) -> Losses:
-        """Returns the loss of a batch."""
+        """Returns the loss of a batch.
+
+        Raises:
+            BlinError: There is TED, and nobody has called :meth:`inform`.
+        """
+        losses = self._losses(batch)
+        config = self.config
+        if config.ted_weight == 0:
+            return losses
+        if self._transitions is None:
+            raise BlinError("ted_weight: expected 0, or a model that was given the interactions")
+        distillation = distillation_loss(
+            self.item_embedding.items,
+            torch.cat([view.items[view.items > 0] for view in batch.views]),
+            self._transitions,
+            temperature=config.ted_temperature,
+            dropout=self.embedding_dropout,
+        )
+        return Losses(
+            losses.total + config.ted_weight * distillation,
+            losses.parts | {"ted": distillation.detach()},
+        )
+
+    def _losses(self, batch: Batch) -> Losses:
+        """Returns the loss of a batch without TED."""
         states = [self.encode(view) for view in batch.views]
         return next_item_loss(states, self.item_embedding.items, batch, self.config)
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from blin.batch import Batch, BatchSpec, Interactions
 from blin.models.popularity import popularity_shares
+from blin.models.transitions import count_transitions
 from blin.nn.sparse import SparseRows
 
 
@@ -39,15 +40,8 @@ class Markov(nn.Module):
 
     def count(self, interactions: Interactions) -> None:
         """Learns from all training interactions; transitions stay inside a user."""
-        items, users = interactions.items, interactions.users
-        size = self.num_items + 1
-        inside = users[1:] == users[:-1]
-        pairs, counts = torch.unique(
-            items[:-1][inside] * size + items[1:][inside], return_counts=True
-        )
-        sources = torch.div(pairs, size, rounding_mode="floor")
-        self.transitions.fill(torch.bincount(sources, minlength=size), pairs % size, counts)
-        self.popularity = popularity_shares(items, num_items=self.num_items)
+        self.transitions.fill(*count_transitions(interactions, num_items=self.num_items))
+        self.popularity = popularity_shares(interactions.items, num_items=self.num_items)
 
     @property
     def batch_spec(self) -> BatchSpec:

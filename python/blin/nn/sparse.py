@@ -68,10 +68,22 @@ class SparseRows(nn.Module):
 
     def add_to(self, scores: Tensor, items: Tensor, factor: float = 1.0) -> None:
         """Adds to each of (B, V + 1) scores the row of its item, (B,), times a factor."""
+        rows, entries = self.entries(items)
+        cells = rows * scores.shape[1] + self.targets[entries]
+        scores.view(-1).index_add_(0, cells, self.weights[entries], alpha=factor)
+
+    def entries(self, items: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns the entries of some rows, one row after the other.
+
+        Args:
+            items: (B,), whose rows.
+
+        Returns:
+            (P,) twice: for each entry the place in ``items``, and the place in ``targets`` and
+            ``weights``.
+        """
         starts = self.offsets[items]
         lengths = self.offsets[items + 1] - starts
         rows = torch.repeat_interleave(lengths)
         first = lengths.cumsum(0) - lengths
-        entries = torch.arange(len(rows), device=rows.device) + (starts - first)[rows]
-        cells = rows * scores.shape[1] + self.targets[entries]
-        scores.view(-1).index_add_(0, cells, self.weights[entries], alpha=factor)
+        return rows, torch.arange(len(rows), device=rows.device) + (starts - first)[rows]

@@ -33,7 +33,7 @@ from blin.data.loader import Rows, TrainingLoader, training_interactions
 from blin.errors import BlinError, CheckpointError, ConfigError, DataError, did_you_mean
 from blin.evaluation.evaluator import evaluate
 from blin.files import lock, remove_leftovers, replacing, sync
-from blin.models import MODELS
+from blin.models import MODELS, Informed
 from blin.tensors import read_header
 from blin.training.config import TrainingConfig
 from blin.training.interrupts import deferred_interrupts
@@ -343,6 +343,8 @@ class Trainer:
         torch.manual_seed(self.config.seed)
         self.module: nn.Module = MODELS[model].module(dataset.num_items, model_config)
         self.module.to(self.device)
+        if isinstance(self.module, Informed) and self.module.needs_interactions:
+            self.module.inform(training_interactions(dataset))
         self.trained = TrainedModel(model, self.module, dataset.item_ids)
         self.optimizer = torch.optim.Adam(
             self.module.parameters(),
