@@ -1,0 +1,1 @@
+"""Many trainings that belong together: sweeps, ablations, and what they come to."""
