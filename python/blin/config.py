@@ -1,4 +1,4 @@
-"""Where things live, and how settings become the fields of a dataclass."""
+"""Where things live, how settings become the fields of a dataclass, and how those are checked."""
 
 from __future__ import annotations
 
@@ -52,6 +52,30 @@ def check_known(settings: Iterable[str], *classes: type, other_keys: Iterable[st
                 or f"; known are {', '.join(sorted(known)) or 'none'}"
             )
             raise ConfigError(f'unknown setting "{name}"{hint}')
+
+
+def check_at_least(config: object, least: float, *names: str) -> None:
+    """Raises ConfigError for the first of the settings of these names that is below ``least``."""
+    for name in names:
+        found = getattr(config, name)
+        if found < least:
+            raise ConfigError(f"{name}: expected at least {least}, found {found}")
+
+
+def check_one_of(config: object, **known: Iterable[str]) -> None:
+    """Raises ConfigError for the first of the named settings that is none of its known values."""
+    for name, values in known.items():
+        found = getattr(config, name)
+        if found not in values:
+            raise ConfigError(f"{name}: expected one of {', '.join(values)}, found {found!r}")
+
+
+def check_probability(config: object, *names: str) -> None:
+    """Raises ConfigError for the first of the settings of these names that is not in [0, 1)."""
+    for name in names:
+        found = getattr(config, name)
+        if not 0 <= found < 1:
+            raise ConfigError(f"{name}: expected a number in [0, 1), found {found}")
 
 
 def _coerce(name: str, value: object, default: Any) -> object:

@@ -191,6 +191,10 @@ def test_a_description_that_is_not_its_own_is_named(
     assert message in message_of(DataError, lambda: Dataset(path))
 
 
+def test_a_dataset_is_found_by_its_name_in_a_directory_given_as_text(path: Path) -> None:
+    assert load_dataset(path.name, data_dir=str(path.parent)).path == path
+
+
 @pytest.mark.parametrize(
     "content", [b"[" * 1_000_000, b"9" * 100_000, b" " * (17 << 20), b"null", b"[]", b"\xff"]
 )

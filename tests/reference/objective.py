@@ -10,7 +10,7 @@ from torch import Tensor
 
 from blin.batch import Batch, View
 from blin.losses import Candidates
-from blin.models.objective import ObjectiveConfig
+from blin.models.objective import AgreementConfig, ObjectiveConfig
 from reference import losses
 
 Place = tuple[int, int]
@@ -81,7 +81,7 @@ def next_item_loss(
                 loss = losses.binary_loss(here, table, target, candidates, one, calibration)
             sequence = sequence + weight * loss
     divergence = torch.zeros((), dtype=table.dtype)
-    if config.kl_weight == 0:
+    if not isinstance(config, AgreementConfig) or config.kl_weight == 0:
         return sequence, divergence
     first, second = batch.views
     there = {(int(second.steps[p]), int(second.copies[p])): p for p in targets_of(second)}

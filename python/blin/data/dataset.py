@@ -221,7 +221,7 @@ def is_dataset(path: Path) -> bool:
 
 
 def load_dataset(
-    source: str | Path | SupportsArrow, *, data_dir: Path | None = None, **options: Any
+    source: str | Path | SupportsArrow, *, data_dir: str | Path | None = None, **options: Any
 ) -> Dataset:
     """Opens a prepared dataset, by name or directory, or prepares a raw log first.
 
@@ -235,7 +235,7 @@ def load_dataset(
     Raises:
         DataError: There is no such dataset, or it is damaged.
     """
-    data_dir = default_data_dir() if data_dir is None else data_dir
+    data_dir = default_data_dir() if data_dir is None else Path(data_dir)
     if not isinstance(source, str | Path):
         from blin.data.prepare import preprocess
 

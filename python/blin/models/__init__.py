@@ -7,8 +7,9 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
-from blin.batch import Batch, BatchSpec, Interactions
+from blin.batch import Batch, BatchSpec, Interactions, Losses, View
 from blin.models.blin import BlinConfig, BlinModel
+from blin.models.gru4rec import GRU4Rec, GRU4RecConfig
 from blin.models.item_knn import ItemKNN, ItemKNNConfig
 from blin.models.markov import Markov, MarkovConfig
 from blin.models.popularity import (
@@ -17,6 +18,7 @@ from blin.models.popularity import (
     RecentPopularity,
     RecentPopularityConfig,
 )
+from blin.models.sasrec import SASRecConfig, SASRecModel
 from blin.nn.embedding import ItemEmbedding
 
 
@@ -33,6 +35,26 @@ class Scorer(Protocol):
 
     def score(self, batch: Batch, candidates: Tensor | None = None) -> Tensor:
         """Returns (B, V + 1) scores of the next item, or (B, K) for (B, K) candidates."""
+
+
+@runtime_checkable
+class Learned(Scorer, Protocol):
+    """A module that learns by a loss, from the batches it asks for.
+
+    Of a state, nothing outside its position's segment may matter.
+    """
+
+    config: Any
+
+    @property
+    def causal(self) -> bool:
+        """Whether a state depends on nothing that comes after it."""
+
+    def encode(self, view: View) -> Tensor:
+        """Returns the states of a view, (B, N, ...), wide as the model likes."""
+
+    def forward(self, batch: Batch) -> Losses:
+        """Returns the loss of a batch and its named parts."""
 
 
 @runtime_checkable
@@ -86,13 +108,15 @@ MODELS = {
     "blin-d": Model(BlinModel, BlinConfig, {"attention": "softmax"}),
     "blin-dwc": Model(BlinModel, BlinConfig, {"kernel_size": 0}),
     "blin-bkl": Model(BlinModel, BlinConfig, {"kl_weight": 0.0}),
+    "sasrec": Model(SASRecModel, SASRecConfig),
+    "gru4rec": Model(GRU4Rec, GRU4RecConfig),
     "popularity": Model(Popularity, PopularityConfig),
     "recent-popularity": Model(RecentPopularity, RecentPopularityConfig),
     "markov": Model(Markov, MarkovConfig),
     "item-knn": Model(ItemKNN, ItemKNNConfig),
 }
-"""Blin, Blin as printed, what its paper takes away one by one to see what is missing, and the
-baselines that all of them have to beat."""
+"""Blin, Blin as printed, and what its paper takes away one by one to see what is missing; the
+models it is compared with; and the baselines that all of them have to beat."""
 
 BASELINES = tuple(name for name, model in MODELS.items() if model.counted)
 """The models that learn by counting, in seconds."""

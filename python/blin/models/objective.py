@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from blin.batch import Batch, Losses, View
+from blin.config import check_at_least, check_one_of
 from blin.errors import ConfigError
 from blin.losses import Candidates, SequenceLoss, binary_loss, softmax_loss
 
@@ -57,17 +58,14 @@ class ObjectiveConfig:
 
     def __post_init__(self) -> None:
         """Refuses values that make no loss."""
-        for name, known in {
-            "loss": LOSSES,
-            "negatives_per": SCOPES,
-            "sampling": SAMPLINGS,
-            "loss_average": AVERAGES,
-        }.items():
-            found = getattr(self, name)
-            if found not in known:
-                raise ConfigError(f"{name}: expected one of {', '.join(known)}, found {found!r}")
-        if self.num_negatives < 0:
-            raise ConfigError(f"num_negatives: expected at least 0, found {self.num_negatives}")
+        check_one_of(
+            self,
+            loss=LOSSES,
+            negatives_per=SCOPES,
+            sampling=SAMPLINGS,
+            loss_average=AVERAGES,
+        )
+        check_at_least(self, 0, "num_negatives")
         if not 0 <= self.calibration <= 1:
             raise ConfigError(f"calibration: expected a number in [0, 1], found {self.calibration}")
         if self.num_negatives == 0:
@@ -93,11 +91,8 @@ class AgreementConfig(ObjectiveConfig):
     def __post_init__(self) -> None:
         """Refuses values that make no loss."""
         super().__post_init__()
-        if self.kl_weight < 0:
-            raise ConfigError(f"kl_weight: expected at least 0, found {self.kl_weight}")
-        if self.kl_positions not in KL_POSITIONS:
-            known = ", ".join(KL_POSITIONS)
-            raise ConfigError(f"kl_positions: expected one of {known}, found {self.kl_positions!r}")
+        check_at_least(self, 0, "kl_weight")
+        check_one_of(self, kl_positions=KL_POSITIONS)
 
     @property
     def views(self) -> int:

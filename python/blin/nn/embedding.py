@@ -12,10 +12,17 @@ class ItemEmbedding(nn.Embedding):
     Args:
         num_items: V; items are 1…V, row 0 is padding and stays 0.
         dim: width D.
+        tokens: further inputs that are no items and are never scored, V + 1…V + tokens.
     """
 
-    def __init__(self, num_items: int, dim: int) -> None:
-        super().__init__(num_items + 1, dim, padding_idx=0)
+    def __init__(self, num_items: int, dim: int, *, tokens: int = 0) -> None:
+        super().__init__(num_items + 1 + tokens, dim, padding_idx=0)
+        self.num_items = num_items
+
+    @property
+    def items(self) -> Tensor:
+        """(V + 1, D): padding and the items, what can be scored."""
+        return self.weight[: self.num_items + 1]
 
     def score(self, states: Tensor, candidates: Tensor | None = None) -> Tensor:
         """Returns the dot products of (B, D) states with items.
@@ -28,7 +35,7 @@ class ItemEmbedding(nn.Embedding):
             (B, V + 1), or (B, K) for the candidates; column 0 of the former is padding's.
         """
         if candidates is None:
-            return states @ self.weight.t()
+            return states @ self.items.t()
         return (self.weight[candidates] @ states.unsqueeze(-1)).squeeze(-1)
 
 

@@ -1,0 +1,165 @@
+"""What models in the manner of SASRec share: a history becomes states, and states become scores.
+
+They differ in their blocks and in what they learn from.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from blin.batch import Batch, BatchSpec, Losses, View
+from blin.config import check_at_least, check_one_of, check_probability
+from blin.errors import ConfigError
+from blin.models.objective import ObjectiveConfig, next_item_loss
+from blin.nn.dropout import Dropout
+from blin.nn.embedding import ItemEmbedding, PositionEmbedding, positions_from_end
+
+POSITIONS = ("absolute", "per-copy", "reversed", "none")
+
+
+@dataclass(frozen=True)
+class EncoderConfig(ObjectiveConfig):
+    """The sizes of an encoder, and its loss.
+
+    Attributes:
+        dim: width D of embeddings and states.
+        num_heads: attention heads; divides ``dim``.
+        num_blocks: residual blocks.
+        max_len: longest history the model sees, N.
+        dropout: probability of dropping a unit, in the embedding and in every branch.
+        hidden_dim: width inside the feed-forward network; 0 for what the model makes of ``dim``.
+        positions: what the position embedding counts: ``absolute`` places in the row,
+            ``per-copy`` steps since the first item, ``reversed`` steps to the newest, or ``none``.
+    """
+
+    dim: int = 64
+    num_heads: int = 2
+    num_blocks: int = 2
+    max_len: int = 50
+    dropout: float = 0.5
+    hidden_dim: int = 0
+    positions: str = "absolute"
+
+    def __post_init__(self) -> None:
+        """Refuses values that no model can be built from."""
+        super().__post_init__()
+        check_at_least(self, 1, "dim", "num_heads", "num_blocks", "max_len")
+        check_at_least(self, 0, "hidden_dim")
+        if self.dim % self.num_heads != 0:
+            raise ConfigError(
+                f"num_heads: expected a divisor of dim {self.dim}, found {self.num_heads}"
+            )
+        check_probability(self, "dropout")
+        check_one_of(self, positions=POSITIONS)
+
+
+class Encoder(nn.Module):
+    """Embeds items and positions, passes them through blocks, and scores by a tied dot product.
+
+    Args:
+        num_items: V; items are 1…V.
+        config: the sizes.
+        tokens: how many inputs there are that are no items, V + 1…V + tokens.
+        embedding_norm: normalise the sum of the embeddings.
+        final_norm: normalise the output of the last block.
+    """
+
+    def __init__(
+        self,
+        num_items: int,
+        config: EncoderConfig,
+        *,
+        tokens: int = 0,
+        embedding_norm: bool = True,
+        final_norm: bool = False,
+    ) -> None:
+        super().__init__()
+        self.num_items = num_items
+        self.config = config
+        dim = config.dim
+        self.item_embedding = ItemEmbedding(num_items, dim, tokens=tokens)
+        self.position_embedding = (
+            None if config.positions == "none" else PositionEmbedding(config.max_len, dim)
+        )
+        self.embedding_norm = nn.LayerNorm(dim) if embedding_norm else nn.Identity()
+        self.embedding_dropout = Dropout(config.dropout)
+        self.blocks = nn.ModuleList(self._block() for _ in range(config.num_blocks))
+        self.final_norm = nn.LayerNorm(dim) if final_norm else nn.Identity()
+        self.apply(_initialise)
+
+    @abstractmethod
+    def _block(self) -> nn.Module:
+        """Returns a module (x (B, N, D), segments (B, N)) → (B, N, D)."""
+
+    @property
+    def causal(self) -> bool:
+        """Whether a state depends on nothing that comes after it."""
+        return True
+
+    @property
+    def batch_spec(self) -> BatchSpec:
+        """One view, a target at every position."""
+        config = self.config
+        return BatchSpec(
+            max_len=config.max_len,
+            positions="per-copy" if config.positions == "per-copy" else "absolute",
+            views=1,
+            num_negatives=config.num_negatives,
+            sampling=config.sampling,
+            negatives_per=config.negatives_per,
+            exclude_history=config.exclude_history,
+        )
+
+    def encode(self, view: View) -> Tensor:
+        """Returns the states of a view, (B, N, D).
+
+        Where the model is causal, that of position i has seen items ≤ i of its segment only,
+        otherwise all items of its segment.
+        """
+        positions = view.positions
+        if self.config.positions == "reversed":
+            positions = positions_from_end(view.segments)
+        x = self._embed(view.items, positions)
+        for block in self.blocks:
+            x = block(x, view.segments)
+        return self.final_norm(x)  # type: ignore[no-any-return]
+
+    def _embed(self, items: Tensor, positions: Tensor) -> Tensor:
+        """Returns the input of the first block, (B, N) twice to (B, N, D)."""
+        x = self.item_embedding(items)
+        if self.position_embedding is not None:
+            x = x + self.position_embedding(positions)
+        return self.embedding_dropout(self.embedding_norm(x))  # type: ignore[no-any-return]
+
+    def forward(self, batch: Batch) -> Losses:
+        """Returns the loss of a batch."""
+        states = [self.encode(view) for view in batch.views]
+        return next_item_loss(states, self.item_embedding.items, batch, self.config)
+
+    def score(self, batch: Batch, candidates: Tensor | None = None) -> Tensor:
+        """Returns the scores of the next item after each row's last position.
+
+        Args:
+            batch: its first view holds the histories.
+            candidates: (B, K) items; None for the whole catalogue.
+
+        Returns:
+            (B, V + 1), or (B, K) for the candidates; column 0 of the former is padding's.
+        """
+        states = self.encode(batch.views[0])[:, -1]  # (B, D)
+        return self.item_embedding.score(states, candidates)
+
+
+def _initialise(module: nn.Module) -> None:
+    """Draws weights from N(0, 0.02²), as the post-norm family of SASRec does; biases are 0."""
+    if isinstance(module, nn.Linear | nn.Embedding):
+        nn.init.normal_(module.weight, std=0.02)
+    if isinstance(module, nn.Linear) and module.bias is not None:
+        nn.init.zeros_(module.bias)
+    if isinstance(module, nn.Embedding) and module.padding_idx is not None:
+        with torch.no_grad():
+            module.weight[module.padding_idx].zero_()

@@ -1,0 +1,54 @@
+"""Every model that learns by a loss, made small, and its batches."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Any
+
+import torch
+
+from blin.batch import BatchSpec, View
+from blin.config import build
+from blin.data.dataset import Dataset
+from blin.data.loader import Rows, TrainingLoader
+from blin.models import MODELS, Learned
+from blin.training.config import TrainingConfig
+from blin.training.trainer import setting_classes
+from small import SMALL
+
+LEARNED = [name for name, model in MODELS.items() if not model.counted]
+
+
+def small_settings(name: str, **changes: Any) -> dict[str, Any]:
+    """The settings of a model that trains in a second: those of ``SMALL`` that it has."""
+    known = {field.name for cls in setting_classes(name) for field in fields(cls)}
+    small = {key: value for key, value in SMALL.items() if key in known}
+    return {**MODELS[name].defaults, **small, **changes}
+
+
+def module_of(name: str, num_items: int, **changes: Any) -> Learned:
+    """A model in float64, far from what little the initial weights do; in evaluation mode."""
+    torch.manual_seed(0)
+    model = MODELS[name]
+    module = model.module(num_items, build(model.config, small_settings(name, **changes)))
+    assert isinstance(module, Learned)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            torch.nn.init.normal_(parameter, std=0.3)
+        for part in module.modules():
+            if isinstance(part, torch.nn.Embedding) and part.padding_idx is not None:
+                part.weight[part.padding_idx] = 0
+    return module.double().eval()
+
+
+def loader_of(
+    dataset: Dataset, spec: BatchSpec, name: str, *, batch_size: int = 40, **changes: Any
+) -> TrainingLoader:
+    config = build(TrainingConfig, small_settings(name, **changes))
+    rows = Rows(config.padding, config.fit, config.copies, config.pack, config.crop)
+    return TrainingLoader(dataset, spec, rows, batch_size=batch_size, seed=3)
+
+
+def training_view(dataset: Dataset, module: Learned, name: str, **changes: Any) -> View:
+    loader = loader_of(dataset, module.batch_spec, name, max_len=16, **changes)
+    return next(iter(loader.epoch(0))).views[0]
