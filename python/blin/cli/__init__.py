@@ -17,6 +17,7 @@ from blin.cli.doctor import doctor
 from blin.cli.evaluate import evaluate
 from blin.cli.failures import ReportingGroup
 from blin.cli.inspect import inspect
+from blin.cli.models import models
 from blin.cli.preprocess import preprocess
 from blin.cli.recommend import recommend
 from blin.cli.sweep import sweep
@@ -74,6 +75,7 @@ for command in (
     sweep,
     recommend,
     datasets,
+    models,
     demo,
     doctor,
 ):

@@ -16,6 +16,7 @@ from queue import Empty, SimpleQueue
 from typing import IO, Any, Protocol
 
 from blin.data.dataset import Dataset
+from blin.errors import BlinError
 from blin.experiments.outcomes import KnownRuns, Outcome, outcome_of
 from blin.experiments.points import Trial
 from blin.training.interrupts import deferred_interrupts
@@ -258,10 +259,14 @@ class _Job:
                 self._log.unlink()
         about = self._last.get("about")
         if about == "finished":
-            outcome = outcome_of(Path(self._last["run"]))
+            reason = f"{self._last['run']}: expected a finished run, found none"
+            try:
+                outcome = outcome_of(Path(self._last["run"]))
+            except BlinError as error:
+                outcome, reason = None, str(error)
             if outcome is not None:
                 return Change(self.trial, "finished", outcome=outcome)
-            self._last = {"reason": f"{self._last['run']}: expected a finished run, found none"}
+            self._last = {"reason": reason}
         if about == "stopped" or (about is None and self._stopping):
             return Change(self.trial, "stopped", reason="its process was stopped")
         how = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
