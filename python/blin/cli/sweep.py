@@ -140,9 +140,10 @@ def sweep(
     else:
         models, base = base_of(config, models, {"epochs": epochs})
         seeds = seeds or (0,)
-        about = [models, base, repr(axes), one_at_a_time, seeds if num_points else None]
-        name = name or _name_for([*axes] or models, about)
         lists = {key: _values_of(values) for key, values in axes.items()}
+        about = [models, base, repr(axes), one_at_a_time, seeds if num_points else None]
+        varied = [key for key, values in axes.items() if key in ranges or len(lists[key]) > 1]
+        name = name or _name_for(varied or models, about)
         points = grid(models, base, lists, seeds=seeds, one_at_a_time=one_at_a_time)
         if num_points is None:
             check(points)
