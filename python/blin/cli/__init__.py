@@ -20,6 +20,7 @@ from blin.cli.inspect import inspect
 from blin.cli.models import models
 from blin.cli.preprocess import preprocess
 from blin.cli.recommend import recommend
+from blin.cli.report import report
 from blin.cli.sweep import sweep
 from blin.cli.train import train
 
@@ -73,6 +74,7 @@ for command in (
     evaluate,
     compare,
     sweep,
+    report,
     recommend,
     datasets,
     models,

@@ -1,1 +1,1 @@
-"""Many trainings that belong together: sweeps, ablations, and what they come to."""
+"""Many runs at once: how they are trained, what they come to, and what they cost."""
