@@ -20,6 +20,7 @@ from blin.models.popularity import (
     RecentPopularityConfig,
 )
 from blin.models.sasrec import SASRecConfig, SASRecModel
+from blin.models.tisasrec import TiSASRecConfig, TiSASRecModel
 from blin.nn.embedding import ItemEmbedding
 
 
@@ -111,6 +112,7 @@ MODELS = {
     "blin-bkl": Model(BlinModel, BlinConfig, {"kl_weight": 0.0}),
     "sasrec": Model(SASRecModel, SASRecConfig),
     "gru4rec": Model(GRU4Rec, GRU4RecConfig),
+    "tisasrec": Model(TiSASRecModel, TiSASRecConfig),
     "mstein": Model(MSteinModel, MSteinConfig),
     "popularity": Model(Popularity, PopularityConfig),
     "recent-popularity": Model(RecentPopularity, RecentPopularityConfig),
