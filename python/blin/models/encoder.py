@@ -89,11 +89,21 @@ class Encoder(nn.Module):
         self.embedding_dropout = Dropout(config.dropout)
         self.blocks = nn.ModuleList(self._block() for _ in range(config.num_blocks))
         self.final_norm = nn.LayerNorm(dim) if final_norm else nn.Identity()
-        self.apply(_initialise)
+        self.apply(self._initialise)
+        with torch.no_grad():
+            self.item_embedding.weight[0] = 0
 
     @abstractmethod
     def _block(self) -> nn.Module:
         """Returns a module (x (B, N, D), segments (B, N)) → (B, N, D)."""
+
+    @staticmethod
+    def _initialise(module: nn.Module) -> None:
+        """Draws weights from N(0, 0.02²), as the post-norm family of SASRec does; biases are 0."""
+        if isinstance(module, nn.Linear | nn.Embedding):
+            nn.init.normal_(module.weight, std=0.02)
+        if isinstance(module, nn.Linear):
+            nn.init.zeros_(module.bias)
 
     @property
     def causal(self) -> bool:
@@ -152,14 +162,3 @@ class Encoder(nn.Module):
         """
         states = self.encode(batch.views[0])[:, -1]  # (B, D)
         return self.item_embedding.score(states, candidates)
-
-
-def _initialise(module: nn.Module) -> None:
-    """Draws weights from N(0, 0.02²), as the post-norm family of SASRec does; biases are 0."""
-    if isinstance(module, nn.Linear | nn.Embedding):
-        nn.init.normal_(module.weight, std=0.02)
-    if isinstance(module, nn.Linear) and module.bias is not None:
-        nn.init.zeros_(module.bias)
-    if isinstance(module, nn.Embedding) and module.padding_idx is not None:
-        with torch.no_grad():
-            module.weight[module.padding_idx].zero_()
