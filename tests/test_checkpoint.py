@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import blin
-from blin.checkpoint import TrainedModel, find_run, load_run
+from blin.checkpoint import TrainedModel, count_parameters, find_run, load_run
 from blin.data.dataset import Dataset
 from blin.data.prepare import preprocess
 from blin.errors import CheckpointError, DataError
@@ -50,6 +50,13 @@ def run(finished: Path, tmp_path: Path) -> Path:
 def loaded(model: Path) -> dict[str, Tensor]:
     found = TrainedModel.load(model)
     return {name: tensor.clone() for name, tensor in found.module.state_dict().items()}
+
+
+def test_parameters_are_counted_without_the_weights(run: Path) -> None:
+    model = run / "model"
+    learned = sum(each.numel() for each in TrainedModel.load(model).module.parameters())
+    (model / "items.parquet").unlink()
+    assert count_parameters(model) == learned > 0
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ LAYERS = [
     {"checkpoint"},
     {"models", "data"},
     {"nn", "losses", "_core"},
-    {"batch", "errors", "config", "files", "tensors", "vocabulary"},
+    {"batch", "errors", "config", "files", "markup", "tensors", "vocabulary"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 

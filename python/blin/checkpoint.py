@@ -139,12 +139,8 @@ class TrainedModel:
             CheckpointError: A file is missing, damaged, or belongs to another model.
         """
         file, weights = path / "config.json", path / WEIGHTS_FILE
-        description = _read_json(file, {"format_version", "model", "num_items", "config"})
-        check_version(file, description)
+        description, module, header = _outlined(path)
         name, num_items = description["model"], description["num_items"]
-        config = model_config(file, name, description["config"])
-        header = read_header(weights)
-        module = outline(file, name, num_items, config, most=len(header.tensors))
         sparse = _make_room(module, header)
         check_tensors(weights, header, tensors_of(module))
         _check_description(file, description, header)
@@ -314,6 +310,26 @@ def resolve_device(device: torch.device | str) -> torch.device:
     if found.type == "cuda" and not torch.cuda.is_available():
         raise ConfigError(f"device: expected auto or cpu, found {device} and no usable GPU")
     return found
+
+
+def count_parameters(path: Path) -> int:
+    """Returns how many numbers the model of a directory learns, by its description alone.
+
+    Raises:
+        CheckpointError: There is no such model.
+    """
+    return sum(parameter.numel() for parameter in _outlined(path)[1].parameters())
+
+
+def _outlined(path: Path) -> tuple[dict[str, Any], nn.Module, Header]:
+    """Returns what a model directory says of its model, without taking memory for the weights."""
+    file = path / "config.json"
+    description = _read_json(file, {"format_version", "model", "num_items", "config"})
+    check_version(file, description)
+    name, num_items = description["model"], description["num_items"]
+    config = model_config(file, name, description["config"])
+    header = read_header(path / WEIGHTS_FILE)
+    return description, outline(file, name, num_items, config, most=len(header.tensors)), header
 
 
 def _make_room(module: nn.Module, header: Header) -> dict[str, SparseRows]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -12,44 +11,7 @@ import pytest
 
 from blin.data import health_page
 from blin.data.prepare import preprocess
-from blin.errors import BlinError, ConfigError
-
-VOID = {"meta"}
-
-
-class Page(HTMLParser):
-    """Checks that elements are closed in order, and collects ids, attributes and text."""
-
-    def __init__(self, content: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.ids: list[str] = []
-        self.references: list[str] = []
-        self.text = ""
-        self.feed(content)
-        self.close()
-        assert self.open == []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        if tag not in VOID:
-            self.open.append(tag)
-        self.attributes(attrs)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.attributes(attrs)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        self.text += data
-
-    def attributes(self, attrs: list[tuple[str, str | None]]) -> None:
-        for name, value in attrs:
-            if name == "id":
-                self.ids.append(str(value))
-            if name in ("src", "href", "xlink:href"):
-                self.references.append(str(value))
+from html_page import Page
 
 
 def metadata_of(folder: Path, rows: list[str], *, name: str = "log", **options: Any) -> Any:
@@ -112,15 +74,3 @@ def test_any_times_can_be_drawn(tmp_path, times):
 def test_one_interaction_can_be_drawn_and_is_said_to_have_no_test(tmp_path):
     page = Page(health_page.page(metadata_of(tmp_path, ["user,item,time", "ann,a,1"])))
     assert "nothing to evaluate a model on" in page.text
-
-
-def test_a_page_is_checked_before_the_work(tmp_path, monkeypatch):
-    health_page.check(None)
-    health_page.check(tmp_path / "page.html")
-    with pytest.raises(ConfigError, match=r'a name that ends in .html, found "log.csv"'):
-        health_page.check(Path("log.csv"))
-    with pytest.raises(ConfigError, match="a directory that is there"):
-        health_page.check(tmp_path / "nowhere" / "page.html")
-    monkeypatch.setattr(health_page.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(BlinError, match=r"pip install 'blin-rec\[plot\]'"):
-        health_page.check(None)

@@ -7,13 +7,13 @@ from dataclasses import replace
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from blin.errors import CheckpointError, ConfigError
 from blin.evaluation.metrics import metrics_of
 from blin.evaluation.per_user import PerUser
-from blin.evaluation.significance import compare, holm, values_of
+from blin.evaluation.significance import clearly_best, compare, holm, values_of
 from reference import significance as reference
 
 PROTOCOL = {"dataset": "shop", "fingerprint": "f", "split": "test", "ranking": "full"}
@@ -36,6 +36,8 @@ ranks = st.lists(st.integers(1, 30), min_size=8, max_size=8)
 
 @settings(deadline=None)
 @given(ranks, ranks)
+@example([1, 1, 1, 1, 1, 20, 1, 30], [1, 1, 1, 1, 1, 21, 2, 28])  # 1/20 - 1/21 = 1/28 - 1/30
+@example([1, 1, 1, 1, 1, 1, 20, 30], [1, 1, 1, 1, 2, 21, 28, 1])
 def test_p_values_of_few_users_are_those_of_all_exchanges(first, second):
     a, b = evaluation(first), evaluation(second)
     for found in compare({"a": a, "b": b}, metrics=["HR@10", "NDCG@10", "MRR"], resamples=999):
@@ -61,6 +63,24 @@ def _gain(rank, metric):
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
 def test_holm_is_the_step_down_procedure(p):
     assert holm(np.array(p)).tolist() == pytest.approx(reference.holm(p))
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.lists(ranks, min_size=2, max_size=4), st.sampled_from([0.05, 0.2, 0.6]))
+def test_the_best_is_clear_where_every_corrected_comparison_says_so(all_ranks, level):
+    evaluations = {f"r{place}": evaluation(each) for place, each in enumerate(all_ranks)}
+    found = clearly_best(evaluations, "MRR", level=level, resamples=999)
+    means = {name: values_of(each, "MRR").mean() for name, each in evaluations.items()}
+    best = max(means, key=lambda name: means[name])
+    first = {best: evaluations[best]} | evaluations
+    clear = all(each.p_holm <= level for each in compare(first, metrics=["MRR"], resamples=999))
+    assert found == (best if clear else None)
+
+
+def test_the_best_is_sought_among_comparable_evaluations_only():
+    other = replace(evaluation([1, 2]), protocol=PROTOCOL | {"ranking": "uniform-5"})
+    with pytest.raises(CheckpointError, match="it cannot be compared"):
+        clearly_best({"a": evaluation([1, 2]), "b": other}, "MRR")
 
 
 def test_holm_by_hand():

@@ -17,8 +17,7 @@ Weights = Mapping[str, Tensor]
 
 def linear(x: Tensor, weights: Weights, name: str) -> Tensor:
     """(E,) to (D,): W x + b, without b where there is none."""
-    rows = [sum(w * v for w, v in zip(row, x, strict=True)) for row in weights[f"{name}.weight"]]
-    out = torch.stack(rows)  # type: ignore[arg-type]
+    out = torch.stack([(row * x).sum() for row in weights[f"{name}.weight"]])
     bias = weights.get(f"{name}.bias")
     return out if bias is None else out + bias
 

@@ -13,8 +13,8 @@ def exact_permutation_p(differences: Sequence[float]) -> float:
     for signs in product((1, -1), repeat=len(differences)):
         changed = sum(sign * value for sign, value in zip(signs, differences, strict=True))
         total += 1
-        below += changed <= observed + 1e-7
-        above += changed >= observed - 1e-7
+        below += changed <= observed + 1e-8
+        above += changed >= observed - 1e-8
     return min(1.0, 2 * min(below, above) / total)
 
 

@@ -19,6 +19,7 @@ from blin.cli.failures import ReportingGroup
 from blin.cli.inspect import inspect
 from blin.cli.preprocess import preprocess
 from blin.cli.recommend import recommend
+from blin.cli.report import report
 from blin.cli.train import train
 
 
@@ -70,6 +71,7 @@ for command in (
     train,
     evaluate,
     compare,
+    report,
     recommend,
     datasets,
     demo,

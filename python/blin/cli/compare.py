@@ -80,6 +80,7 @@ def compare(
     from blin.evaluation.protocol import metric_suffix
     from blin.evaluation.significance import compare as compare_evaluations
     from blin.evaluation.significance import values_of
+    from blin.experiments.report import letter_of
 
     places = [find_run(runs_dir, run) for run in runs]
     if len(places) < 2:
@@ -110,7 +111,7 @@ def compare(
             "comparisons": [asdict(comparison) for comparison in comparisons],
         }
     )
-    letters = {run: _letter(place) for place, run in enumerate(means)}
+    letters = {run: letter_of(place) for place, run in enumerate(means)}
     title = f"{protocol['dataset']}, {protocol['split']} items, {protocol['ranking']} ranking"
     show = output.markdown if markdown else output.table
     show(
@@ -161,9 +162,3 @@ def _row(
         comparison.losses,
         comparison.ties,
     )
-
-
-def _letter(place: int) -> str:
-    """Returns A, B, ..., Z, A1, B1, ... for 0, 1, ...."""
-    turn, letter = divmod(place, 26)
-    return chr(ord("A") + letter) + (str(turn) if turn else "")

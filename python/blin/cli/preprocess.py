@@ -20,9 +20,9 @@ def _checked_report(
 ) -> str | None:
     """Refuses what cannot become a page, before anything is read."""
     if value is not None:
-        from blin.data import health_page
+        from blin import markup
 
-        health_page.check(Path(value) if value else None)
+        markup.check(Path(value) if value else None)
     return value
 
 

@@ -1,122 +1,47 @@
-"""A dataset's health as one HTML page that needs nothing but itself: no network, no scripts.
+"""A dataset's health as one HTML page that needs nothing but itself.
 
 The page is a function of ``dataset.json`` alone: the same dataset gives the same bytes (with the
-same version of matplotlib). Colours are CSS variables, in the plots, too, so that one page suits
-light, dark and paper.
+same version of matplotlib).
 """
 
 from __future__ import annotations
 
-import importlib.util
-import io
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta, timezone
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from blin import markup
 from blin.data.health import percent, warnings
-from blin.errors import BlinError, ConfigError
-from blin.files import replacing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-#: What matplotlib draws in, and the CSS variable that takes its place.
-_COLOURS = {
-    "#010101": "var(--ink)",
-    "#020202": "var(--line)",
-    "#030303": "var(--train)",
-    "#040404": "var(--valid)",
-    "#050505": "var(--test)",
-}
-_INK, _LINE, _TRAIN, _VALID, _TEST = _COLOURS
-_PARTS = {"train": _TRAIN, "valid": _VALID, "test": _TEST}
+_PARTS = {"train": markup.TRAIN, "valid": markup.VALID, "test": markup.TEST}
 _UNITS = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
-
-_STYLE = """
-:root { color-scheme: light dark; --paper: #fff; --ink: #1f2328; --soft: #59636e; --line: #d1d9e0;
-  --train: #2f6f9f; --valid: #c98a1b; --test: #b4413c; }
-@media (prefers-color-scheme: dark) { :root { --paper: #15181c; --ink: #e6e9ed; --soft: #9aa4af;
-  --line: #3a424b; --train: #6cb0e0; --valid: #e3b341; --test: #ef7d76; } }
-@media print { :root { color-scheme: light; --paper: #fff; --ink: #000; --soft: #444;
-  --line: #bbb; --train: #2f6f9f; --valid: #c98a1b; --test: #b4413c; } }
-body { margin: 0 auto; padding: 1.5rem 1rem; max-width: 64rem; background: var(--paper);
-  color: var(--ink); font: 1rem/1.5 system-ui, sans-serif; overflow-wrap: anywhere; }
-h1, h2 { line-height: 1.2; } h2 { margin-top: 2rem; font-size: 1.2rem; }
-.soft, figcaption, dd span { color: var(--soft); }
-dl { display: grid; grid-template-columns: minmax(8rem, max-content) 1fr; margin: 0; }
-dt, dd { margin: 0; padding: .5rem 1rem .5rem 0; border-top: 1px solid var(--line); }
-dd b { margin-right: .5rem; font-variant-numeric: tabular-nums; }
-.plots { display: grid; gap: 1.5rem;
-  grid-template-columns: repeat(auto-fit, minmax(min(100%, 24rem), 1fr)); }
-figure { margin: 0; break-inside: avoid; } figcaption { font-size: .9rem; }
-svg { display: block; width: 100%; height: auto; } svg text { font-family: inherit !important; }
-@media (max-width: 34rem) { dl { display: block; } dd { border: 0; padding-top: 0; } }
-"""
-
-
-def check(path: Path | None) -> None:
-    """Makes sure, before there is work that could be in vain, that a page can be written.
-
-    Args:
-        path: Where to; None for the dataset's own directory.
-
-    Raises:
-        ConfigError: The name is not one of a page, or its directory is not there.
-        BlinError: matplotlib is not installed.
-    """
-    if path is not None and path.suffix.lower() not in (".html", ".htm"):
-        # An option whose value is optional would otherwise take, and replace, the log.
-        raise ConfigError(f'report: expected a name that ends in .html, found "{path}"')
-    if path is not None and not path.parent.is_dir():
-        raise ConfigError(f'report: expected a directory that is there, found "{path.parent}"')
-    if importlib.util.find_spec("matplotlib") is None:
-        raise BlinError("the plots need matplotlib: pip install 'blin-rec[plot]'")
 
 
 def write(metadata: Mapping[str, Any], path: str | Path) -> Path:
     """Writes the page of a dataset, in place of an older one, and returns its path."""
-    path, content = Path(path), page(metadata)
-    with replacing(path) as temporary:
-        temporary.write_text(content, encoding="utf-8")
-    return path
+    return markup.write(page(metadata), Path(path))
 
 
 def page(metadata: Mapping[str, Any]) -> str:
     """Returns the page for the content of a ``dataset.json`` that has ``health``."""
-    name = escape(str(metadata["name"]))
-    remarks = warnings(metadata)
-    return f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{name}: data health</title>
-<style>{_STYLE}</style>
-</head>
-<body>
-<h1>{name}: data health</h1>
-<p>{_summary(metadata)}</p>
+    body = f"""<p>{summary(metadata)}</p>
 <h2>What to know first</h2>
-{_list(remarks) if remarks else "<p>Nothing stands out.</p>"}
+{remarks(metadata)}
 <h2>Figures</h2>
-<dl>
-{_definitions(_figures(metadata["health"]))}
-</dl>
+{figures(metadata)}
 <h2>Plots</h2>
-<div class="plots">
-{_plots(metadata)}
-</div>
-<p class="soft">{escape(_origin(metadata))}</p>
-</body>
-</html>
-"""
+{plots(metadata)}
+<p class="soft">{escape(_origin(metadata))}</p>"""
+    return markup.document(f"{metadata['name']}: data health", body)
 
 
-def _summary(metadata: Mapping[str, Any]) -> str:
+def summary(metadata: Mapping[str, Any]) -> str:
+    """Returns in a sentence, as HTML, how large the dataset is and how it is split."""
     split, time = metadata["split"], metadata["time"]
     parts = ", ".join(f"{split[part]:,} {part}" for part in ("train", "valid", "test"))
     text = (
@@ -136,20 +61,15 @@ def _origin(metadata: Mapping[str, Any]) -> str:
     return f"{log}{more} by blin {metadata['blin_version']}; {metadata['fingerprint']}"
 
 
-def _list(sentences: Iterable[str]) -> str:
-    points = "\n".join(f"<li>{escape(_sentence(text))}</li>" for text in sentences)
-    return f"<ul>\n{points}\n</ul>"
+def remarks(metadata: Mapping[str, Any]) -> str:
+    """Returns what has consequences."""
+    found = warnings(metadata)
+    return markup.points(found) if found else "<p>Nothing stands out.</p>"
 
 
-def _sentence(text: str) -> str:
-    return f"{text[0].upper()}{text[1:]}."
-
-
-def _definitions(figures: Iterable[tuple[str, str, str]]) -> str:
-    return "\n".join(
-        f"<dt>{escape(name)}</dt><dd><b>{escape(value)}</b> <span>{escape(meaning)}</span></dd>"
-        for name, value, meaning in figures
-    )
+def figures(metadata: Mapping[str, Any]) -> str:
+    """Returns all that is known of the dataset before training, explained."""
+    return markup.definitions(_figures(metadata["health"]))
 
 
 def _figures(health: Mapping[str, Any]) -> Iterable[tuple[str, str, str]]:
@@ -220,40 +140,51 @@ def _figures(health: Mapping[str, Any]) -> Iterable[tuple[str, str, str]]:
     )
 
 
-def _plots(metadata: Mapping[str, Any]) -> str:
+def plots(metadata: Mapping[str, Any], *, prefix: str = "") -> str:
+    """Returns the plots.
+
+    Args:
+        metadata: with ``health``.
+        prefix: what their names begin with on a page of several datasets.
+    """
     health, time = metadata["health"], metadata["time"]
-    plots: list[tuple[str, Callable[[Axes], None], str]] = [
+    found: list[tuple[str, str, Callable[[Axes], None], str]] = [
         (
             "length",
+            "Users by the length of their sequence",
             lambda axes: _draw_lengths(axes, health["sequence_length"]["histogram"]),
             "How many users have sequences of which length. Bars get wider with the length.",
         ),
         (
             "popularity",
+            "Interactions of each item by its rank",
             lambda axes: _draw_ranks(axes, health["item_popularity"]["rank_curve"]),
             "The interactions of each item, from the most popular to the least; both axes are "
             "logarithmic.",
         ),
     ]
     if health["over_time"] is not None:
-        plots += [
+        found += [
             (
                 "time",
+                "Interactions over time, by what they serve for",
                 lambda axes: _draw_periods(axes, health["over_time"], time["unit"]),
                 "When the interactions took place, and what they serve for. Test items to the left "
                 "of training interactions mean that a model sees the future.",
             ),
             (
                 "leakage",
+                "Share of each part that is still to come, over time",
                 lambda axes: _draw_future(axes, health["over_time"], time["unit"]),
                 "How much of each part is still to come. In a split without leakage training has "
                 "ended before the test begins.",
             ),
         ]
-    return "\n".join(
-        f"<figure>\n{_svg(name, draw)}\n<figcaption>{escape(caption)}</figcaption>\n</figure>"
-        for name, draw, caption in plots
+    drawn = "\n".join(
+        markup.figure(prefix + name, draw, title=title, caption=caption)
+        for name, title, draw, caption in found
     )
+    return f'<div class="plots">\n{drawn}\n</div>'
 
 
 def _draw_lengths(axes: Axes, histogram: Sequence[Sequence[int]]) -> None:
@@ -263,20 +194,22 @@ def _draw_lengths(axes: Axes, histogram: Sequence[Sequence[int]]) -> None:
         [users for *_, users in histogram],
         [end - start for start, end in edges],
         align="edge",
-        color=_TRAIN,
+        color=markup.TRAIN,
     )
     axes.set_xscale("log")
     axes.set(xlabel="interactions", ylabel="users")
     axes.xaxis.set_major_formatter("{x:,.0f}")
+    axes.yaxis.set_major_formatter("{x:,.0f}")
 
 
 def _draw_ranks(axes: Axes, curve: Sequence[Sequence[int]]) -> None:
     ranks, counts = zip(*curve, strict=True)
-    axes.plot(ranks, counts, color=_TRAIN, marker=".")
+    axes.plot(ranks, counts, color=markup.TRAIN, marker=".")
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.set(xlabel="rank of the item", ylabel="interactions")
     axes.xaxis.set_major_formatter("{x:,.0f}")
+    axes.yaxis.set_major_formatter("{x:,.0f}")
 
 
 def _draw_periods(axes: Axes, over_time: Mapping[str, Any], unit: str) -> None:
@@ -287,7 +220,9 @@ def _draw_periods(axes: Axes, over_time: Mapping[str, Any], unit: str) -> None:
         axes.stairs(heights, edges, baseline=below, fill=True, color=colour, label=part)
         below = heights
     axes.set(ylabel="interactions")
+    _space_dates(axes, edges)
     axes.legend(frameon=False)
+    axes.yaxis.set_major_formatter("{x:,.0f}")
 
 
 def _draw_future(axes: Axes, over_time: Mapping[str, Any], unit: str) -> None:
@@ -298,7 +233,17 @@ def _draw_future(axes: Axes, over_time: Mapping[str, Any], unit: str) -> None:
         if total:
             axes.plot(edges, [100 * count / total for count in left], color=colour, label=part)
     axes.set(ylabel="still to come, %")
+    _space_dates(axes, edges)
     axes.legend(frameon=False)
+    axes.yaxis.set_major_formatter("{x:,.0f}")
+
+
+def _space_dates(axes: Axes, moments: Sequence[Any]) -> None:
+    """Keeps the dates below the axes, if they are dates, from running into each other."""
+    from matplotlib.dates import AutoDateLocator
+
+    if isinstance(moments[0], datetime):
+        axes.xaxis.set_major_locator(AutoDateLocator(minticks=3, maxticks=6))  # type: ignore[no-untyped-call]
 
 
 def _moments(over_time: Mapping[str, Any], unit: str) -> list[Any]:
@@ -312,51 +257,3 @@ def _moments(over_time: Mapping[str, Any], unit: str) -> list[Any]:
         return [epoch + timedelta(seconds=moment / _UNITS[unit]) for moment in moments]
     except OverflowError:
         return moments
-
-
-def _svg(name: str, draw: Callable[[Axes], None]) -> str:
-    """Draws a plot and returns it as an element whose ids begin with its name."""
-    import matplotlib
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
-    from matplotlib.figure import Figure
-
-    settings: Any = {
-        "svg.fonttype": "none",
-        "svg.hashsalt": name,
-        "font.size": 9,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "axes.grid": True,
-        "axes.axisbelow": True,
-        "grid.linewidth": 0.5,
-        "timezone": "UTC",
-        **dict.fromkeys(("text.color", "axes.labelcolor"), _INK),
-        **dict.fromkeys(("xtick.labelcolor", "ytick.labelcolor"), _INK),
-        **dict.fromkeys(("axes.edgecolor", "grid.color", "xtick.color", "ytick.color"), _LINE),
-    }
-    with matplotlib.rc_context(settings):
-        figure = Figure(figsize=(4.6, 2.8), layout="constrained")
-        FigureCanvasSVG(figure)
-        axes = figure.add_subplot()
-        draw(axes)
-        axes.yaxis.set_major_formatter("{x:,.0f}")
-        file = io.StringIO()
-        figure.savefig(
-            file,
-            format="svg",
-            transparent=True,
-            metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")),
-        )
-    svg = file.getvalue()
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"\s*<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    svg = re.sub(
-        r'<svg [^>]*?(viewBox="[^"]*")[^>]*>',
-        rf'<svg \1 role="img" aria-label="{name}">',
-        svg,
-        count=1,
-    )
-    svg = re.sub(r'(id="|href="#|url\(#)', rf"\g<1>{name}-", svg)
-    for colour, variable in _COLOURS.items():
-        svg = svg.replace(colour, variable)
-    return svg.strip()

@@ -19,9 +19,9 @@ from blin.errors import CheckpointError, ConfigError
 from blin.evaluation.metrics import user_values
 from blin.evaluation.per_user import PerUser
 
-_GRID = float(1 << 32)
-"""Values are taken as multiples of 2⁻³², whose sums are exact up to two million users: what is
-level is then counted as level, in whatever order it was added up."""
+_GRID = float(1 << 30)
+"""What differs by less than 2⁻³⁰ or so is level: it may be equal and computed in another way, as
+1/20 - 1/21 and 1/28 - 1/30 are. Means are taken as multiples of it in the permutation test."""
 
 _VALUES_AT_ONCE = 1 << 21
 """Values drawn at a time by a resampling, 16 MiB."""
@@ -109,6 +109,49 @@ def compare(
     return [replace(c, p_holm=float(p)) for c, p in zip(found, corrected, strict=True)]
 
 
+def clearly_best(
+    evaluations: Mapping[str, PerUser],
+    metric: str,
+    *,
+    level: float = 0.05,
+    resamples: int = 9999,
+    seed: int = 0,
+) -> str | None:
+    """Returns the evaluation that does better than each of the others by more than chance.
+
+    The one with the highest mean is compared with all others, as :func:`compare` does it for one
+    metric; all of the p-values, corrected by Holm for the number of the others, must be at most
+    ``level``.
+
+    Args:
+        evaluations: two or more by name, of one protocol, on the same users and items.
+        metric: such as ``NDCG@10``.
+        level: of significance.
+        resamples: of each permutation test.
+        seed: of the resampling.
+
+    Returns:
+        Its name; None if no evaluation is clearly the best.
+
+    Raises:
+        CheckpointError: The protocols, users or targets differ.
+        ConfigError: There is no such metric.
+    """
+    names = list(evaluations)
+    for name in names[1:]:
+        _check_alike(names[0], evaluations[names[0]], name, evaluations[name])
+    values = {name: values_of(evaluations[name], metric) for name in names}
+    means = {name: float(each.mean()) for name, each in values.items()}
+    best, *others = sorted(names, key=lambda name: -means[name])
+    found: list[float] = []
+    # The closest first: where even one is too close, the tests of the others are spared.
+    for name in others:
+        found.append(_paired_p(_differences(values[name], values[best]), resamples, seed))
+        if found[-1] > level:
+            return None
+    return best if found and (holm(np.array(found)) <= level).all() else None
+
+
 def values_of(evaluation: PerUser, metric: str) -> NDArray[np.float64]:
     """Returns the metric of each user, (U,), such as ``NDCG@10``; see :func:`user_values`.
 
@@ -119,8 +162,7 @@ def values_of(evaluation: PerUser, metric: str) -> NDArray[np.float64]:
     if match is None:
         raise ConfigError(f'expected a metric such as HR@10, NDCG@20 or MRR, found "{metric}"')
     ks = [int(match[1])] if match[1] else []
-    values = user_values(evaluation.ranks, ks, users=evaluation.users)[metric]
-    return np.round(values * _GRID) / _GRID
+    return user_values(evaluation.ranks, ks, users=evaluation.users)[metric]
 
 
 def holm(p: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -141,23 +183,10 @@ def _compare(
     resamples: int,
     seed: int,
 ) -> Comparison:
-    differences = values[b] - values[a]
-    # Exchanging equal values changes nothing: those users need no permutation. Of one user alone
-    # either order is as likely, so p is 1.
-    unequal = differences[differences != 0]
+    differences = _differences(values[a], values[b])
+    p = _paired_p(differences, resamples, seed)
     mean = float(differences.mean())
-    p, low, high, effect = 1.0, mean, mean, None
-    if len(unequal) > 1:
-        test = stats.permutation_test(
-            (unequal,),
-            _mean,
-            permutation_type="samples",
-            vectorized=True,
-            n_resamples=resamples,
-            batch=max(1, _VALUES_AT_ONCE // len(unequal)),
-            rng=np.random.default_rng(seed),
-        )
-        p = float(test.pvalue)
+    low, high, effect = mean, mean, None
     if len(differences) > 1 and (spread := float(differences.std(ddof=1))) > 0:
         effect = mean / spread
         interval = stats.bootstrap(
@@ -185,6 +214,34 @@ def _compare(
         losses=int((differences < 0).sum()),
         ties=int((differences == 0).sum()),
     )
+
+
+def _differences(before: NDArray[np.float64], after: NDArray[np.float64]) -> NDArray[np.float64]:
+    differences = after - before
+    return np.where(np.abs(differences) < 1 / _GRID, 0.0, differences)
+
+
+def _paired_p(differences: NDArray[np.float64], resamples: int, seed: int) -> float:
+    """Returns the two-sided p-value of the paired permutation test."""
+    # Exchanging equal values changes nothing: those users need no permutation. Of one user alone
+    # either order is as likely, so p is 1.
+    unequal = differences[differences != 0]
+    if len(unequal) < 2:
+        return 1.0
+    test = stats.permutation_test(
+        (unequal,),
+        _rounded_mean,
+        permutation_type="samples",
+        vectorized=True,
+        n_resamples=resamples,
+        batch=max(1, _VALUES_AT_ONCE // len(unequal)),
+        rng=np.random.default_rng(seed),
+    )
+    return float(test.pvalue)
+
+
+def _rounded_mean(values: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
+    return np.round(values.mean(axis=axis) * _GRID) / _GRID  # type: ignore[no-any-return]
 
 
 def _mean(values: NDArray[np.float64], axis: int) -> NDArray[np.float64]:

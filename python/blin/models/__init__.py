@@ -10,6 +10,9 @@ from torch import Tensor, nn
 from blin.batch import Batch, BatchSpec, Interactions, Losses, View
 from blin.models.bert4rec import BERT4Rec, BERT4RecConfig
 from blin.models.blin import BlinConfig, BlinModel
+from blin.models.caser import Caser, CaserConfig
+from blin.models.cl4srec import CL4SRecConfig, CL4SRecModel
+from blin.models.ct4rec import CT4RecConfig, CT4RecModel
 from blin.models.esasrec import ESASRecConfig, ESASRecModel
 from blin.models.gru4rec import GRU4Rec, GRU4RecConfig
 from blin.models.item_knn import ItemKNN, ItemKNNConfig
@@ -116,10 +119,13 @@ MODELS = {
     "sasrec": Model(SASRecModel, SASRecConfig),
     "bert4rec": Model(BERT4Rec, BERT4RecConfig),
     "gru4rec": Model(GRU4Rec, GRU4RecConfig),
+    "caser": Model(Caser, CaserConfig, {"weight_decay": 1e-6}),
     "linrec": Model(LinRec, LinRecConfig),
     "esasrec": Model(ESASRecModel, ESASRecConfig),
     "tisasrec": Model(TiSASRecModel, TiSASRecConfig, {"weight_decay": 5e-5}),
     "mstein": Model(MSteinModel, MSteinConfig),
+    "ct4rec": Model(CT4RecModel, CT4RecConfig),
+    "cl4srec": Model(CL4SRecModel, CL4SRecConfig),
     "popularity": Model(Popularity, PopularityConfig),
     "recent-popularity": Model(RecentPopularity, RecentPopularityConfig),
     "markov": Model(Markov, MarkovConfig),

@@ -1,0 +1,1 @@
+"""Many runs at once: what they have to show, and what they cost."""

@@ -1,0 +1,507 @@
+"""What runs have to show, gathered from their directories for one page.
+
+Metrics stand in one table only where their passports, the protocols they were measured by, are the
+same to the last entry.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from blin.checkpoint import WEIGHTS_FILE, count_parameters, open_run_dataset, read_run_config
+from blin.errors import BlinError, CheckpointError, reason_of
+from blin.evaluation.per_user import SUFFIX, PerUser, read_per_user
+from blin.evaluation.significance import clearly_best
+from blin.files import parse_json, read_bounded
+from blin.models import MODELS
+
+LEVEL = 0.05
+"""Of significance, for a best value to be marked."""
+
+AGREEMENT = "kl_weight"
+"""The setting that is λ, the weight of the agreement between two views."""
+
+_LIMIT = 64 << 20
+"""Bytes of a file of a run, enough for the history of some 100,000 epochs."""
+
+Progress = Callable[[int, int], None]
+
+
+class Epoch(NamedTuple):
+    """A line of a history.
+
+    Attributes:
+        number: 1, 2, …; 0 for a model that learns by counting.
+        losses: the parts of the training loss.
+        valid: the metrics of the validation items.
+        seconds: since the training began.
+    """
+
+    number: int
+    losses: dict[str, float]
+    valid: dict[str, float]
+    seconds: float
+
+
+class Evaluated(NamedTuple):
+    """An evaluation of a run.
+
+    Attributes:
+        name: of its file, such as ``test``.
+        protocol: its passport.
+        metrics: by name.
+        intervals: of the metrics that have one.
+        groups: kind → group → ``users``, ``targets`` and ``metrics``.
+        versions: of what computed it.
+    """
+
+    name: str
+    protocol: dict[str, Any]
+    metrics: dict[str, float]
+    intervals: dict[str, tuple[float, float]]
+    groups: dict[str, dict[str, dict[str, Any]]]
+    versions: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class ReportedRun:
+    """What a run directory says.
+
+    Attributes:
+        letter: A, B, …: what it is called on the page.
+        path: the directory.
+        config: ``config.toml``.
+        environment: ``environment.json``; empty if it is not there.
+        history: its epochs.
+        parameters: numbers that the model learned; None if it was not saved yet.
+        evaluations: all that are kept in it.
+    """
+
+    letter: str
+    path: Path
+    config: dict[str, Any]
+    environment: dict[str, Any]
+    history: tuple[Epoch, ...]
+    parameters: int | None
+    evaluations: tuple[Evaluated, ...]
+
+    @property
+    def name(self) -> str:
+        """The end of its path, which is the same wherever the runs are."""
+        return f"{self.path.parent.name}/{self.path.name}"
+
+    @property
+    def model(self) -> str:
+        """The name of the model."""
+        return str(self.config["model"])
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All settings."""
+        return self.config["settings"]  # type: ignore[no-any-return]
+
+    @cached_property
+    def epochs(self) -> int:
+        """How many epochs it was trained for; 0 for a model that learns by counting."""
+        return self.history[-1].number if self.history else 0
+
+    @cached_property
+    def best_epoch(self) -> int:
+        """The epoch with the best validation, as training chooses it; 0 without any."""
+        if not self.history:
+            return 0
+        return max(self.history, key=lambda epoch: epoch.valid.get("NDCG@10", -1.0)).number
+
+    @property
+    def seconds(self) -> float | None:
+        """Of the whole training with its validations; None before the first epoch's end."""
+        return self.history[-1].seconds if self.history else None
+
+    @property
+    def seconds_per_epoch(self) -> float | None:
+        """On average; None for a model that learns by counting."""
+        return self.history[-1].seconds / self.epochs if self.epochs else None
+
+
+@dataclass(frozen=True)
+class Table:
+    """Evaluations by one protocol.
+
+    Attributes:
+        name: of the evaluations.
+        protocol: the passport of all of them.
+        rows: each run with its evaluation.
+        best: metric → the letter of the run that is better than all others by more than chance.
+        untested: why nothing could be tested; None where it was.
+    """
+
+    name: str
+    protocol: dict[str, Any]
+    rows: tuple[tuple[ReportedRun, Evaluated], ...]
+    best: dict[str, str]
+    untested: str | None
+
+    @property
+    def metrics(self) -> list[str]:
+        """The names of all metrics, in the order in which they come."""
+        return list(dict.fromkeys(name for _, found in self.rows for name in found.metrics))
+
+    def metric(self, name: str) -> str | None:
+        """Returns what a metric, such as ``NDCG@10``, is called under this protocol."""
+        return next((each for each in self.metrics if each.partition("[")[0] == name), None)
+
+
+class Seeds(NamedTuple):
+    """Runs that differ in their seed alone.
+
+    Attributes:
+        runs: all of them.
+        means: metric → mean over the runs.
+        spreads: metric → standard deviation over the runs (n - 1); none of one run.
+    """
+
+    runs: tuple[ReportedRun, ...]
+    means: dict[str, float]
+    spreads: dict[str, float]
+
+
+class Sweep(NamedTuple):
+    """Runs that differ in λ, the weight of the agreement, and perhaps in their seed.
+
+    Attributes:
+        metric: what was measured.
+        runs: all of them.
+        values: λ → the metric of each of its runs; λ ascending.
+    """
+
+    metric: str
+    runs: tuple[ReportedRun, ...]
+    values: dict[float, list[float]]
+
+
+@dataclass(frozen=True)
+class DatasetReport:
+    """All runs on the same sequences.
+
+    Attributes:
+        name: of the dataset.
+        fingerprint: of its sequences and their split.
+        runs: in the order given.
+        tables: one for each passport.
+        metadata: ``dataset.json``; None where the dataset is not to be had.
+        missing: why it is not.
+    """
+
+    name: str
+    fingerprint: str
+    runs: tuple[ReportedRun, ...]
+    tables: tuple[Table, ...]
+    metadata: Mapping[str, Any] | None
+    missing: str | None
+
+    @cached_property
+    def differences(self) -> dict[str, str]:
+        """Letter → the settings, besides the seed, that most runs which have them have not."""
+        names = list(dict.fromkeys(name for run in self.runs for name in run.settings))
+        usual = {}
+        for name in names:
+            values = [setting_text(run.settings[name]) for run in self.runs if name in run.settings]
+            usual[name] = Counter(values).most_common(1)[0][0]
+        return {
+            run.letter: ", ".join(
+                f"{name} = {setting_text(value)}"
+                for name, value in run.settings.items()
+                if name != "seed" and setting_text(value) != usual[name]
+            )
+            for run in self.runs
+        }
+
+
+def letter_of(place: int) -> str:
+    """Returns A, B, …, Z, A1, B1, … for 0, 1, …."""
+    turn, letter = divmod(place, 26)
+    return chr(ord("A") + letter) + (str(turn) if turn else "")
+
+
+def setting_text(value: object) -> str:
+    """Returns a setting as TOML has it, nearly: ``0.5``, ``true``, ``softmax``."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def finished_runs(runs_dir: Path, dataset: str) -> list[Path]:
+    """Returns the runs of a dataset that have a test, by name.
+
+    Raises:
+        CheckpointError: There is none.
+    """
+    found = sorted(
+        file.parent.resolve()
+        for file in (runs_dir / dataset).glob("[!.]*/config.toml")
+        if any((file.parent / "eval").glob("test*.json"))
+    )
+    if not found:
+        raise CheckpointError(
+            f"{runs_dir / dataset}: expected finished runs, found none: train a model with "
+            f"blin train --dataset {dataset}, or say with --runs-dir where they are"
+        )
+    return found
+
+
+def gather(
+    paths: Sequence[Path],
+    *,
+    data_dir: Path | None = None,
+    resamples: int = 9999,
+    on_progress: Progress | None = None,
+) -> list[DatasetReport]:
+    """Reads runs and tests which of their metrics are best by more than chance.
+
+    Args:
+        paths: run directories.
+        data_dir: where their datasets are, if they have moved.
+        resamples: of each permutation test.
+        on_progress: called with the tests done and the tests to do.
+
+    Returns:
+        A report for each dataset, in the order in which they come.
+
+    Raises:
+        CheckpointError: A run is damaged.
+    """
+    runs = [read_run(path, letter_of(place)) for place, path in enumerate(paths)]
+    datasets: dict[tuple[str, str], list[ReportedRun]] = {}
+    for run in runs:
+        key = (run.config["dataset"], run.config["fingerprint"])
+        datasets.setdefault(key, []).append(run)
+    groups = {key: _by_passport(members) for key, members in datasets.items()}
+    total = sum(len(_shared(rows)) for tables in groups.values() for rows in tables)
+    done = 0
+
+    def advance() -> None:
+        nonlocal done
+        done += 1
+        if on_progress is not None:
+            on_progress(done, total)
+
+    reports = []
+    for (name, fingerprint), members in datasets.items():
+        metadata, missing = _metadata(members, data_dir)
+        tables = tuple(_table(rows, resamples, advance) for rows in groups[(name, fingerprint)])
+        reports.append(DatasetReport(name, fingerprint, tuple(members), tables, metadata, missing))
+    return reports
+
+
+def read_run(path: Path, letter: str) -> ReportedRun:
+    """Reads what a run directory says.
+
+    Raises:
+        CheckpointError: A file is damaged.
+    """
+    config = read_run_config(path)
+    environment_file = path / "environment.json"
+    saved = (path / "model" / WEIGHTS_FILE).exists()
+    return ReportedRun(
+        letter=letter,
+        path=path,
+        config=config,
+        environment=_read_object(environment_file) if environment_file.exists() else {},
+        history=_read_history(path / "history.jsonl"),
+        parameters=count_parameters(path / "model") if saved else None,
+        evaluations=tuple(
+            _read_evaluation(file) for file in sorted((path / "eval").glob("[!.]*.json"))
+        ),
+    )
+
+
+def seeds_of(table: Table) -> list[Seeds]:
+    """Returns the rows of a table with those together that differ in their seed alone.
+
+    Metrics that one of them has not are left out.
+    """
+    members: dict[str, list[tuple[ReportedRun, Evaluated]]] = {}
+    for run, found in table.rows:
+        key = json.dumps([run.model, _without(run.settings, "seed")], sort_keys=True, default=str)
+        members.setdefault(key, []).append((run, found))
+    groups = []
+    for rows in members.values():
+        values = {
+            metric: [found.metrics[metric] for _, found in rows]
+            for metric in table.metrics
+            if all(metric in found.metrics for _, found in rows)
+        }
+        groups.append(
+            Seeds(
+                tuple(run for run, _ in rows),
+                {metric: statistics.fmean(each) for metric, each in values.items()},
+                {m: statistics.stdev(each) for m, each in values.items() if len(each) > 1},
+            )
+        )
+    return groups
+
+
+def sweeps_of(table: Table, metric: str) -> list[Sweep]:
+    """Returns the rows of a table that differ in λ and perhaps in their seed, if any do.
+
+    Args:
+        table: evaluations by one protocol.
+        metric: such as ``NDCG@10``.
+    """
+    name = table.metric(metric)
+    members: dict[str, list[tuple[float, ReportedRun, float]]] = {}
+    for run, found in table.rows:
+        weight = run.settings.get(AGREEMENT)
+        if name is None or name not in found.metrics or not isinstance(weight, (int, float)):
+            continue
+        module = MODELS[run.model].module.__name__ if run.model in MODELS else run.model
+        rest = _without(run.settings, "seed", AGREEMENT)
+        key = json.dumps([module, rest], sort_keys=True, default=str)
+        members.setdefault(key, []).append((float(weight), run, found.metrics[name]))
+    found_sweeps = []
+    for rows in members.values():
+        values: dict[float, list[float]] = {}
+        for weight, _, value in sorted(rows, key=lambda row: row[0]):
+            values.setdefault(weight, []).append(value)
+        if len(values) > 1 and name is not None:
+            found_sweeps.append(Sweep(name, tuple(run for _, run, _ in rows), values))
+    return found_sweeps
+
+
+def _by_passport(runs: Iterable[ReportedRun]) -> list[list[tuple[ReportedRun, Evaluated]]]:
+    """Returns the evaluations by passport: those of the test first, full ranking before others."""
+    found: dict[str, list[tuple[ReportedRun, Evaluated]]] = {}
+    for run in runs:
+        for each in run.evaluations:
+            found.setdefault(json.dumps(each.protocol, sort_keys=True), []).append((run, each))
+
+    def place(rows: list[tuple[ReportedRun, Evaluated]]) -> tuple[bool, bool]:
+        protocol = rows[0][1].protocol
+        return protocol.get("split") != "test", protocol.get("ranking") != "full"
+
+    return sorted(found.values(), key=place)
+
+
+def _table(
+    rows: Sequence[tuple[ReportedRun, Evaluated]], resamples: int, advance: Callable[[], None]
+) -> Table:
+    best: dict[str, str] = {}
+    untested = None
+    names = _shared(rows)
+    try:
+        ranks: dict[str, PerUser] = {
+            run.letter: read_per_user(run.path / "eval" / f"{each.name}{SUFFIX}")
+            for run, each in (rows if names else ())
+        }
+        for name in names:
+            letter = clearly_best(ranks, name.partition("[")[0], level=LEVEL, resamples=resamples)
+            if letter is not None:
+                best[name] = letter
+            advance()
+    except BlinError as error:
+        untested = str(error)
+    return Table(rows[0][1].name, rows[0][1].protocol, tuple(rows), best, untested)
+
+
+def _shared(rows: Sequence[tuple[ReportedRun, Evaluated]]) -> list[str]:
+    """Returns the metrics to be tested: those that all of two or more rows have."""
+    if len(rows) < 2:
+        return []
+    return [name for name in rows[0][1].metrics if all(name in each.metrics for _, each in rows)]
+
+
+def _metadata(
+    runs: Iterable[ReportedRun], data_dir: Path | None
+) -> tuple[Mapping[str, Any] | None, str | None]:
+    """Returns the ``dataset.json`` of what runs were trained on, or why it cannot be shown."""
+    missing = None
+    for run in runs:
+        try:
+            metadata = open_run_dataset(run.path, run.config, data_dir=data_dir).metadata
+        except BlinError as error:
+            missing = missing or str(error)
+            continue
+        if "health" in metadata:
+            return metadata, None
+        missing = f"{run.config['dataset']}: its dataset.json has no health: prepare it again"
+    return None, missing
+
+
+def _read_history(file: Path) -> tuple[Epoch, ...]:
+    if not file.exists():
+        return ()
+    try:
+        records = [parse_json(line) for line in read_bounded(file, limit=_LIMIT).splitlines()]
+        return tuple(
+            Epoch(
+                int(record["epoch"]),
+                _numbers(record["losses"]),
+                _numbers(record["valid"]),
+                float(record["seconds"]),
+            )
+            for record in records
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as cause:
+        raise CheckpointError(
+            f"{file}: expected a line of JSON for each epoch, found: {reason_of(cause)}"
+        ) from cause
+
+
+def _read_evaluation(file: Path) -> Evaluated:
+    record = _read_object(file)
+    try:
+        protocol, groups = record["protocol"], record.get("groups", {})
+        return Evaluated(
+            file.stem,
+            {str(name): value for name, value in protocol.items()},
+            _numbers(record["metrics"]),
+            {
+                str(name): (float(low), float(high))
+                for name, (low, high) in record.get("intervals", {}).items()
+            },
+            {
+                str(kind): {
+                    str(name): {
+                        "users": int(group["users"]),
+                        "targets": int(group["targets"]),
+                        "metrics": _numbers(group["metrics"]),
+                    }
+                    for name, group in members.items()
+                }
+                for kind, members in groups.items()
+            },
+            dict(record.get("versions", {})),
+        )
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as cause:
+        raise CheckpointError(
+            f"{file}: expected metrics and their protocol, found: {reason_of(cause)}: "
+            "run blin evaluate again"
+        ) from cause
+
+
+def _read_object(file: Path) -> dict[str, Any]:
+    try:
+        content = parse_json(read_bounded(file, limit=_LIMIT))
+    except (OSError, ValueError) as cause:
+        raise CheckpointError(f"{file}: expected JSON, found: {reason_of(cause)}") from cause
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{file}: expected an object, found {content!r:.100}")
+    return content
+
+
+def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
+    numbers = {str(name): float(value) for name, value in values.items()}
+    for name, value in numbers.items():
+        if not math.isfinite(value):
+            raise ValueError(f"{name} is {value}")
+    return numbers
+
+
+def _without(settings: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    return {name: value for name, value in settings.items() if name not in names}

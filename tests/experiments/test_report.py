@@ -1,0 +1,146 @@
+"""What a report gathers: tables by passport, marks by the paired test, seeds and sweeps."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from statistics import fmean, stdev
+
+import pytest
+
+from blin.errors import CheckpointError
+from blin.experiments.report import (
+    finished_runs,
+    gather,
+    letter_of,
+    read_run,
+    seeds_of,
+    sweeps_of,
+)
+from experiments.made_runs import PROTOCOL, evaluate_run, make_run
+
+GOOD, BAD = [1] * 30, [200] * 30
+
+
+def test_letters_go_on_after_z():
+    assert [letter_of(place) for place in (0, 25, 26, 53)] == ["A", "Z", "A1", "B2"]
+
+
+def test_a_run_is_read(tmp_path):
+    run = read_run(make_run(tmp_path / "shop" / "one", GOOD), "A")
+    assert (run.name, run.epochs, run.best_epoch) == ("shop/one", 3, 2)
+    assert (run.seconds, run.seconds_per_epoch, run.parameters) == (4.5, 1.5, None)
+    assert run.evaluations[0].metrics == {"HR@10": 1.0, "NDCG@10": 1.0, "MRR": 1.0}
+
+
+def test_unlike_passports_stand_in_separate_tables(tmp_path):
+    first, second = make_run(tmp_path / "a", GOOD), make_run(tmp_path / "b", BAD)
+    sampled = {"ranking": "uniform-5", "seed": 0}
+    for run in (first, second):
+        evaluate_run(run, GOOD, name="test-uniform-5-s0", protocol=sampled)
+    evaluate_run(second, GOOD, name="valid", protocol={"split": "valid"})
+    third = make_run(tmp_path / "c", None)
+    evaluate_run(third, GOOD, protocol={"ties": "random"})
+    (report,) = gather([first, second, third], resamples=199)
+    shown = [(t.name, "".join(run.letter for run, _ in t.rows)) for t in report.tables]
+    assert shown == [("test", "AB"), ("test", "C"), ("test-uniform-5-s0", "AB"), ("valid", "B")]
+    for table in report.tables:
+        assert all(found.protocol == table.protocol for _, found in table.rows)
+
+
+def test_the_best_is_marked_only_where_the_test_allows_it(tmp_path):
+    paths = [make_run(tmp_path / "a", BAD), make_run(tmp_path / "b", GOOD)]
+    (report,) = gather(paths, resamples=199)
+    assert report.tables[0].best == dict.fromkeys(["HR@10", "NDCG@10", "MRR"], "B")
+    nearly = [1] * 29 + [2]
+    paths.append(make_run(tmp_path / "c", nearly))
+    (report,) = gather(paths, resamples=199)
+    assert report.tables[0].best == {}
+    assert report.tables[0].untested is None
+
+
+def test_without_comparable_ranks_nothing_is_marked_and_it_is_said_why(tmp_path):
+    paths = [make_run(tmp_path / "a", BAD), make_run(tmp_path / "b", GOOD)]
+    (tmp_path / "b" / "eval" / "test.per_user.parquet").unlink()
+    (report,) = gather(paths, resamples=199)
+    assert report.tables[0].best == {}
+    assert "expected ranks by user, found no file" in str(report.tables[0].untested)
+    evaluate_run(paths[1], GOOD, users=[f"v{place}" for place in range(30)])
+    (report,) = gather(paths, resamples=199)
+    assert report.tables[0].best == {}
+    assert "it has other users" in str(report.tables[0].untested)
+
+
+def test_seeds_stand_together_and_other_settings_apart(tmp_path):
+    ranks = ([1, 20, 1, 20], [1, 1, 1, 20], [1, 1, 1, 1])
+    paths = [make_run(tmp_path / f"{seed}", r, seed=seed) for seed, r in enumerate(ranks)]
+    paths.append(make_run(tmp_path / "other", ranks[0], dim=8))
+    (report,) = gather(paths, resamples=199)
+    seeds, other = seeds_of(report.tables[0])
+    assert [run.letter for run in seeds.runs] == ["A", "B", "C"]
+    assert seeds.means["HR@10"] == pytest.approx(fmean([0.5, 0.75, 1.0]))
+    assert seeds.spreads["HR@10"] == pytest.approx(stdev([0.5, 0.75, 1.0]))
+    assert [run.letter for run in other.runs] == ["D"]
+    assert other.spreads == {}
+    assert report.differences == {"A": "", "B": "", "C": "", "D": "dim = 8"}
+
+
+def test_a_sweep_is_of_runs_that_differ_in_the_weight_alone(tmp_path):
+    paths = [
+        make_run(tmp_path / "a", [1, 20], kl_weight=1.0),
+        make_run(tmp_path / "b", [1, 1], kl_weight=0.0, model="blin-bkl"),
+        make_run(tmp_path / "c", [20, 20], kl_weight=1.0, seed=1),
+        make_run(tmp_path / "d", [1, 1], kl_weight=2.0, dim=8),
+    ]
+    (report,) = gather(paths, resamples=199)
+    (sweep,) = sweeps_of(report.tables[0], "HR@10")
+    assert sweep.values == {0.0: [1.0], 1.0: [0.5, 0.0]}
+    assert [run.letter for run in sweep.runs] == ["A", "B", "C"]
+    assert sweeps_of(report.tables[0], "HR@99") == []
+
+
+def test_datasets_are_told_apart_by_their_sequences(tmp_path):
+    paths = [make_run(tmp_path / "a", GOOD), make_run(tmp_path / "b", GOOD)]
+    config = (tmp_path / "b" / "config.toml").read_text().replace("sha256:0", "sha256:1")
+    (tmp_path / "b" / "config.toml").write_text(config)
+    evaluate_run(paths[1], GOOD, protocol=PROTOCOL | {"fingerprint": "sha256:1"})
+    reports = gather(paths, resamples=199)
+    assert [each.fingerprint for each in reports] == ["sha256:0", "sha256:1"]
+    assert [each.metadata for each in reports] == [None, None]
+    assert "its dataset" in str(reports[0].missing)
+
+
+def test_finished_runs_are_those_with_a_test(tmp_path):
+    make_run(tmp_path / "shop" / "b", GOOD)
+    make_run(tmp_path / "shop" / "a", GOOD)
+    make_run(tmp_path / "shop" / "begun", None)
+    make_run(tmp_path / "shop" / ".new", GOOD)
+    assert [path.name for path in finished_runs(tmp_path, "shop")] == ["a", "b"]
+    with pytest.raises(CheckpointError, match="expected finished runs, found none"):
+        finished_runs(tmp_path, "other")
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("history.jsonl", "{", "expected a line of JSON for each epoch"),
+        ("history.jsonl", '{"epoch": 1}', "expected a line of JSON for each epoch"),
+        ("history.jsonl", "[]", "expected a line of JSON for each epoch"),
+        ("eval/test.json", "[1]", "expected an object"),
+        ("eval/test.json", '{"metrics": {}}', "expected metrics and their protocol"),
+        (
+            "eval/test.json",
+            json.dumps({"protocol": {}, "metrics": {"MRR": float("nan")}}),
+            "MRR is nan",
+        ),
+        ("eval/test.json", '{"protocol": {}, "metrics": {"MRR": []}}', "expected metrics"),
+        ("environment.json", "", "expected JSON"),
+    ],
+)
+def test_what_is_damaged_is_one_clear_line(tmp_path: Path, file: str, content: str, message: str):
+    run = make_run(tmp_path / "a", GOOD)
+    (run / file).write_text(content)
+    with pytest.raises(CheckpointError, match=message) as caught:
+        read_run(run, "A")
+    assert str(run / file) in str(caught.value)
+    assert "\n" not in str(caught.value)
