@@ -26,6 +26,7 @@ from blin.models.popularity import (
     RecentPopularityConfig,
 )
 from blin.models.sasrec import SASRecConfig, SASRecModel
+from blin.models.tisasrec import TiSASRecConfig, TiSASRecModel
 from blin.nn.embedding import ItemEmbedding
 
 
@@ -121,6 +122,7 @@ MODELS = {
     "caser": Model(Caser, CaserConfig, {"weight_decay": 1e-6}),
     "linrec": Model(LinRec, LinRecConfig),
     "esasrec": Model(ESASRecModel, ESASRecConfig),
+    "tisasrec": Model(TiSASRecModel, TiSASRecConfig, {"weight_decay": 5e-5}),
     "mstein": Model(MSteinModel, MSteinConfig),
     "ct4rec": Model(CT4RecModel, CT4RecConfig),
     "cl4srec": Model(CL4SRecModel, CL4SRecConfig),
