@@ -10,7 +10,7 @@ from statistics import fmean, stdev
 
 from scipy import stats
 
-from blin.checkpoint import WEIGHTS_FILE, load_run, read_run_config
+from blin.checkpoint import load_run, read_run_config
 from blin.errors import BlinError, CheckpointError
 from blin.evaluation.evaluator import evaluate
 from blin.evaluation.per_user import SUFFIX, PerUser, read_per_user
@@ -142,8 +142,8 @@ def rank(
 ) -> list[Ranked]:
     """Returns the ranks of the test items by all runs of the rows.
 
-    They are read from the runs; what a run has not been evaluated by yet, or not since it was
-    trained, is evaluated now and kept in it.
+    They are read from the runs; what a run has not been evaluated by yet is evaluated now and kept
+    in it.
 
     Args:
         rows: finished runs on one dataset.
@@ -216,8 +216,7 @@ def _ranks(run: Path, data_dir: Path | None, negatives: int | None, device: str)
         **({} if negatives is None else {"seed": 0}),
     }
     file = run / "eval" / f"{evaluation_name(protocol)}{SUFFIX}"
-    trained = (run / "model" / WEIGHTS_FILE).stat().st_mtime_ns
-    if not file.exists() or file.stat().st_mtime_ns < trained:
+    if not file.exists():
         opened = load_run(run, device=device)
         found = evaluate(
             opened.model,
