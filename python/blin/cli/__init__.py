@@ -10,6 +10,7 @@ import os
 
 import click
 
+from blin.cli.ablate import ablate
 from blin.cli.compare import compare
 from blin.cli.datasets import datasets
 from blin.cli.demo import demo
@@ -74,6 +75,7 @@ for command in (
     evaluate,
     compare,
     sweep,
+    ablate,
     report,
     recommend,
     datasets,
