@@ -70,6 +70,14 @@ def check_one_of(config: object, **known: Iterable[str]) -> None:
             raise ConfigError(f"{name}: expected one of {', '.join(values)}, found {found!r}")
 
 
+def check_probability(config: object, *names: str) -> None:
+    """Raises ConfigError for the first of the settings of these names that is not in [0, 1)."""
+    for name in names:
+        found = getattr(config, name)
+        if not 0 <= found < 1:
+            raise ConfigError(f"{name}: expected a number in [0, 1), found {found}")
+
+
 def _coerce(name: str, value: object, default: Any) -> object:
     """Returns the value as the type of the field's default; numbers of NumPy become Python's."""
     wanted = type(default)

@@ -31,11 +31,12 @@ class Session:
 
     What a push costs does not depend on how long the history is. There are two forms:
 
-    - ``recurrent``: the session keeps sums over all items so far, H·(D² + D) numbers and K - 1
-      vectors a block, and forgets nothing. It needs a model whose view of the past does not change
-      with each new item: causal linear attention, positions ``none`` or ``per-copy``. Up to
-      ``max_len`` items the scores are those of ``model.score``. Beyond, they are those of one pass
-      over the whole history, in which the items from the ``max_len``-th on share a position.
+    - ``recurrent``: the session keeps what the model makes of all items so far and forgets none:
+      of linear attention sums, H·(D² + D) numbers and K - 1 vectors a block, of a recurrent unit
+      its state. It needs a model whose view of the past does not change with each new item: such a
+      unit, or causal linear attention with positions ``none`` or ``per-copy``. Up to ``max_len``
+      items the scores are those of ``model.score``. Beyond, they are those of one pass over the
+      whole history, in which the items from the ``max_len``-th on share a position.
     - ``window``: the session keeps the newest ``max_len`` items and passes over them when scores
       are asked for. It works for every model; its scores are those of ``model.score``, and so of
       ``recommend`` and of the evaluation, at any length.
@@ -138,7 +139,7 @@ class _Window:
 
 
 class _Recurrence:
-    """The sums that a recurrent model goes on from."""
+    """What a recurrent model goes on from."""
 
     def __init__(self, model: TrainedModel) -> None:
         self.model = model

@@ -8,12 +8,16 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 from torch import Tensor, nn
 
 from blin.batch import Batch, BatchSpec, Interactions, Losses, View
+from blin.models.bert4rec import BERT4Rec, BERT4RecConfig
 from blin.models.blin import BlinConfig, BlinModel
 from blin.models.cl4srec import CL4SRecConfig, CL4SRecModel
 from blin.models.ct4rec import CT4RecConfig, CT4RecModel
 from blin.models.esasrec import ESASRecConfig, ESASRecModel
+from blin.models.gru4rec import GRU4Rec, GRU4RecConfig
 from blin.models.item_knn import ItemKNN, ItemKNNConfig
+from blin.models.linrec import LinRec, LinRecConfig
 from blin.models.markov import Markov, MarkovConfig
+from blin.models.mstein import MSteinConfig, MSteinModel
 from blin.models.popularity import (
     Popularity,
     PopularityConfig,
@@ -111,9 +115,13 @@ MODELS = {
     "blin-dwc": Model(BlinModel, BlinConfig, {"kernel_size": 0}),
     "blin-bkl": Model(BlinModel, BlinConfig, {"kl_weight": 0.0}),
     "sasrec": Model(SASRecModel, SASRecConfig),
+    "bert4rec": Model(BERT4Rec, BERT4RecConfig),
+    "gru4rec": Model(GRU4Rec, GRU4RecConfig),
+    "linrec": Model(LinRec, LinRecConfig),
     "esasrec": Model(ESASRecModel, ESASRecConfig),
     "ct4rec": Model(CT4RecModel, CT4RecConfig),
     "cl4srec": Model(CL4SRecModel, CL4SRecConfig),
+    "mstein": Model(MSteinModel, MSteinConfig),
     "popularity": Model(Popularity, PopularityConfig),
     "recent-popularity": Model(RecentPopularity, RecentPopularityConfig),
     "markov": Model(Markov, MarkovConfig),

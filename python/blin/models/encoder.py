@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from blin.batch import Batch, BatchSpec, Losses, View
-from blin.config import check_at_least, check_one_of
+from blin.config import check_at_least, check_one_of, check_probability
 from blin.errors import ConfigError
 from blin.models.objective import ObjectiveConfig, next_item_loss
 from blin.nn.dropout import Dropout
@@ -55,13 +55,6 @@ class EncoderConfig(ObjectiveConfig):
             )
         check_probability(self, "dropout")
         check_one_of(self, positions=POSITIONS)
-
-
-def check_probability(config: EncoderConfig, name: str) -> None:
-    """Raises ConfigError unless units can be dropped with a probability of this name."""
-    found = getattr(config, name)
-    if not 0 <= found < 1:
-        raise ConfigError(f"{name}: expected a number in [0, 1), found {found}")
 
 
 class Encoder(nn.Module):

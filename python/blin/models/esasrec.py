@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from blin.models.encoder import Encoder, EncoderConfig, check_probability
+from blin.config import check_probability
+from blin.models.encoder import Encoder, EncoderConfig
 from blin.nn.attention.softmax import SoftmaxAttention
 from blin.nn.feed_forward import SwiGLU
 from blin.nn.ligr import LiGRBlock

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from blin.config import check_one_of
-from blin.models.encoder import Encoder, EncoderConfig, check_probability
+from blin.config import check_one_of, check_probability
+from blin.models.encoder import Encoder, EncoderConfig
 from blin.nn.attention.softmax import SoftmaxAttention
 from blin.nn.feed_forward import ACTIVATIONS, FeedForward
 from blin.nn.transformer import Block
