@@ -56,6 +56,16 @@ def test_inputs_have_their_times(
     assert seen > 300
 
 
+def test_a_rank_without_users_has_no_times(small_dataset: Dataset) -> None:
+    loader = TrainingLoader(
+        small_dataset, SPEC, ROWS, batch_size=1, seed=1, rank=120, world_size=121
+    )
+    (batch,) = loader.epoch(0)
+    assert len(batch.users) == 0
+    times = batch.views[0].times
+    assert times is not None and times.shape == (0, 9)
+
+
 def test_without_times_inputs_have_their_places(small_dataset: Dataset) -> None:
     dataset = numbered(small_dataset)
     dataset.timestamps = None
