@@ -10,6 +10,7 @@ import os
 
 import click
 
+from blin.cli.bench import bench
 from blin.cli.compare import compare
 from blin.cli.datasets import datasets
 from blin.cli.demo import demo
@@ -72,6 +73,7 @@ for command in (
     evaluate,
     compare,
     report,
+    bench,
     recommend,
     datasets,
     demo,
