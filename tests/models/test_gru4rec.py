@@ -33,7 +33,7 @@ def model_of(num_items: int, **settings: Any) -> GRU4Rec:
 
 
 def batch_of(dataset: Dataset, module: GRU4Rec, **filling: Any) -> Batch:
-    loader = loader_of(dataset, module.batch_spec, "gru4rec", max_len=9, batch_size=6, **filling)
+    loader = loader_of(dataset, module.batch_spec, "gru4rec", max_len=9, batch_size=3, **filling)
     return loader.batch(loader.users, 0, 0)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from blin.batch import Batch
+from blin.batch import Augmentation, Batch
 from blin.data.dataset import Dataset
 from blin.data.loader import Rows, TrainingLoader, history_batch
 from blin.errors import ConfigError
@@ -92,6 +92,11 @@ def test_without_a_contrast_there_are_no_augmented_views(small_dataset: Dataset)
     assert model(batch).parts.keys() == {"sequence", "pvn"}
 
 
+def test_a_ratio_of_0_leaves_an_augmentation_out() -> None:
+    left = model_of(12, crop_ratio=0.0, reorder_ratio=0.0).batch_spec.augmentations
+    assert left == (Augmentation("mask", 0.7),)
+
+
 def test_a_contrast_of_one_sequence_has_nothing_to_tell_apart(small_dataset: Dataset) -> None:
     model = model_of(small_dataset.num_items)
     rows = Rows("zero", "whole", "reset", pack=True)
@@ -135,8 +140,12 @@ def test_parameters_are_counted() -> None:
         ({"pvn_weight": -1.0}, "pvn_weight: expected at least 0, found -1.0"),
         ({"cf_weight": -0.5}, "cf_weight: expected at least 0, found -0.5"),
         ({"temperature": 0.0}, "temperature: expected above 0, found 0.0"),
-        ({"crop_ratio": 0.0}, r"crop_ratio: expected a number in \(0, 1\], found 0.0"),
-        ({"mask_ratio": 1.5}, r"mask_ratio: expected a number in \(0, 1\], found 1.5"),
+        ({"crop_ratio": -0.1}, r"crop_ratio: expected a number in \[0, 1\], found -0.1"),
+        ({"mask_ratio": 1.5}, r"mask_ratio: expected a number in \[0, 1\], found 1.5"),
+        (
+            {"crop_ratio": 0.0, "mask_ratio": 0.0, "reorder_ratio": 0.0},
+            "cf_weight: expected 0 where crop_ratio, .* are 0, found 0.005",
+        ),
     ],
 )
 def test_impossible_settings_are_refused(settings: dict[str, Any], message: str) -> None:

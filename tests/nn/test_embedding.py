@@ -4,7 +4,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from blin.nn.embedding import ItemEmbedding, PositionEmbedding, positions_from_end
+from blin.nn.embedding import ItemEmbedding, PositionEmbedding, append_bias, positions_from_end
 from reference import attention as reference
 
 
@@ -45,3 +45,9 @@ def test_scores_are_dot_products_with_the_items() -> None:
     states = torch.tensor([[1.0, 0], [1, -1]])
     assert embedding.score(states).tolist() == [[0, 1, 3, 5], [0, -1, -1, -1]]
     assert embedding.score(states, torch.tensor([[3, 1], [2, 2]])).tolist() == [[5, 1], [-1, -1]]
+
+
+def test_a_bias_is_added_to_the_dot_products() -> None:
+    states, table, bias = torch.randn(2, 3, 4), torch.randn(6, 4), torch.randn(6)
+    ones, biased = append_bias(states, table, bias)
+    torch.testing.assert_close(ones @ biased.t(), states @ table.t() + bias)

@@ -18,9 +18,11 @@ from blin.cli.doctor import doctor
 from blin.cli.evaluate import evaluate
 from blin.cli.failures import ReportingGroup
 from blin.cli.inspect import inspect
+from blin.cli.models import models
 from blin.cli.preprocess import preprocess
 from blin.cli.recommend import recommend
 from blin.cli.report import report
+from blin.cli.sweep import sweep
 from blin.cli.train import train
 
 
@@ -72,10 +74,12 @@ for command in (
     train,
     evaluate,
     compare,
+    sweep,
     report,
     bench,
     recommend,
     datasets,
+    models,
     demo,
     doctor,
 ):

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from blin.batch import Batch, BatchSpec, Interactions, Losses, View
 from blin.models.bert4rec import BERT4Rec, BERT4RecConfig
 from blin.models.blin import BlinConfig, BlinModel
+from blin.models.caser import Caser, CaserConfig
 from blin.models.cl4srec import CL4SRecConfig, CL4SRecModel
 from blin.models.ct4rec import CT4RecConfig, CT4RecModel
 from blin.models.esasrec import ESASRecConfig, ESASRecModel
@@ -25,6 +26,7 @@ from blin.models.popularity import (
     RecentPopularityConfig,
 )
 from blin.models.sasrec import SASRecConfig, SASRecModel
+from blin.models.tisasrec import TiSASRecConfig, TiSASRecModel
 from blin.nn.embedding import ItemEmbedding
 
 
@@ -117,8 +119,10 @@ MODELS = {
     "sasrec": Model(SASRecModel, SASRecConfig),
     "bert4rec": Model(BERT4Rec, BERT4RecConfig),
     "gru4rec": Model(GRU4Rec, GRU4RecConfig),
+    "caser": Model(Caser, CaserConfig, {"weight_decay": 1e-6}),
     "linrec": Model(LinRec, LinRecConfig),
     "esasrec": Model(ESASRecModel, ESASRecConfig),
+    "tisasrec": Model(TiSASRecModel, TiSASRecConfig, {"weight_decay": 5e-5}),
     "mstein": Model(MSteinModel, MSteinConfig),
     "ct4rec": Model(CT4RecModel, CT4RecConfig),
     "cl4srec": Model(CL4SRecModel, CL4SRecConfig),

@@ -20,6 +20,7 @@ from blin.errors import ConfigError
 from blin.models.encoder import Encoder, EncoderConfig
 from blin.models.objective import next_item_loss
 from blin.nn.attention.softmax import SoftmaxAttention
+from blin.nn.embedding import append_bias
 from blin.nn.feed_forward import ACTIVATIONS, FeedForward
 from blin.nn.transformer import Block
 
@@ -108,10 +109,9 @@ class BERT4Rec(Encoder):
             log_q=torch.cat([batch.log_q] * 2) if own else batch.log_q,
             step_users=torch.cat([batch.step_users] * 2),
         )
-        # A bias is the weight of an input that is always 1.
-        table = torch.cat([self.item_embedding.items, self.item_bias.unsqueeze(1)], dim=1)
-        outputs = nn.functional.pad(self.transform(states[hidden]), (0, 1), value=1.0)
-        return next_item_loss([outputs.unsqueeze(0)], table, asked, self.config)
+        outputs = self.transform(states[hidden]).unsqueeze(0)
+        outputs, table = append_bias(outputs, self.item_embedding.items, self.item_bias)
+        return next_item_loss([outputs], table, asked, self.config)
 
     def _draw(self, view: View) -> Tensor:
         """Returns which items of whole sequences to hide, (B, W) booleans, at least one of each.

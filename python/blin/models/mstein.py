@@ -43,9 +43,9 @@ class MSteinConfig:
         pvn_weight: weight of the triangle of state, target and negative.
         cf_weight: weight of the contrast of two augmented views; 0 for no such views.
         temperature: τ, what similarities are divided by in the contrast.
-        crop_ratio: share of a sequence that an augmentation by ``crop`` keeps.
-        mask_ratio: share that one by ``mask`` hides.
-        reorder_ratio: share that one by ``reorder`` shuffles.
+        crop_ratio: how much of a history cropping keeps; 0 for no cropping.
+        mask_ratio: how much of a history masking hides; 0 for no masking.
+        reorder_ratio: how much of a history reordering shuffles; 0 for no reordering.
     """
 
     dim: int = 64
@@ -73,10 +73,26 @@ class MSteinConfig:
         if not self.temperature > 0:
             raise ConfigError(f"temperature: expected above 0, found {self.temperature}")
         for name in ("crop_ratio", "mask_ratio", "reorder_ratio"):
-            if not 0 < getattr(self, name) <= 1:
+            if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(
-                    f"{name}: expected a number in (0, 1], found {getattr(self, name)}"
+                    f"{name}: expected a number in [0, 1], found {getattr(self, name)}"
                 )
+        if self.cf_weight > 0 and not self.augmentations:
+            raise ConfigError(
+                "cf_weight: expected 0 where crop_ratio, mask_ratio and reorder_ratio are 0, "
+                f"found {self.cf_weight}"
+            )
+
+    @property
+    def augmentations(self) -> tuple[Augmentation, ...]:
+        """The operators that histories are changed by; none where nothing is contrasted."""
+        ratios = {
+            "crop": self.crop_ratio,
+            "mask": self.mask_ratio,
+            "reorder": self.reorder_ratio,
+        }
+        chosen = (Augmentation(name, ratio) for name, ratio in ratios.items() if ratio > 0)
+        return tuple(chosen) if self.cf_weight > 0 else ()
 
 
 class MSteinModel(nn.Module):
@@ -110,11 +126,6 @@ class MSteinModel(nn.Module):
     def batch_spec(self) -> BatchSpec:
         """A view to learn from and, where there is a contrast, two augmented ones."""
         config = self.config
-        operators = (
-            Augmentation("crop", config.crop_ratio),
-            Augmentation("mask", config.mask_ratio),
-            Augmentation("reorder", config.reorder_ratio),
-        )
         return BatchSpec(
             max_len=config.max_len,
             positions="absolute",
@@ -122,7 +133,7 @@ class MSteinModel(nn.Module):
             num_negatives=config.num_negatives,
             negatives_per="position",
             exclude_history=True,
-            augmentations=operators if config.cf_weight > 0 else (),
+            augmentations=config.augmentations,
         )
 
     def encode(self, view: View) -> Tensor:

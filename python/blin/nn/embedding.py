@@ -39,6 +39,18 @@ class ItemEmbedding(nn.Embedding):
         return (self.weight[candidates] @ states.unsqueeze(-1)).squeeze(-1)
 
 
+def append_bias(states: Tensor, table: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns states and items whose dot products have a bias for each item added.
+
+    Args:
+        states: (..., D), which are given a last entry of 1.
+        table: (V + 1, D), the items, which are given their biases.
+        bias: (V + 1,).
+    """
+    ones = nn.functional.pad(states, (0, 1), value=1.0)
+    return ones, torch.cat([table, bias.unsqueeze(1)], dim=1)
+
+
 class PositionEmbedding(nn.Embedding):
     """One vector a position; positions beyond the table share its last vector.
 
