@@ -11,7 +11,7 @@ import click
 
 from blin.cli import options
 from blin.cli.output import Output, duration_of, size_of
-from blin.cli.train import merged_settings
+from blin.cli.settings import merged_settings
 
 if TYPE_CHECKING:
     from blin.experiments.bench import Cost, Outcome, Work
