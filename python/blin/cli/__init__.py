@@ -10,6 +10,7 @@ import os
 
 import click
 
+from blin.cli.ablate import ablate
 from blin.cli.bench import bench
 from blin.cli.compare import compare
 from blin.cli.datasets import datasets
@@ -75,6 +76,7 @@ for command in (
     evaluate,
     compare,
     sweep,
+    ablate,
     report,
     bench,
     recommend,

@@ -192,6 +192,27 @@ def many_trainings(command: Function) -> Function:
     return functools.reduce(lambda wrapped, option: option(wrapped), reversed(several), command)
 
 
+def resampling(command: Function) -> Function:
+    """Adds ``--confidence`` and ``--resamples`` to commands that compare."""
+    both = (
+        click.option(
+            "--confidence",
+            type=click.FloatRange(0, 1, min_open=True, max_open=True),
+            default=0.95,
+            show_default=True,
+            help="Of the intervals.",
+        ),
+        click.option(
+            "--resamples",
+            type=click.IntRange(min=99),
+            default=9999,
+            show_default=True,
+            help="Of each bootstrap and of each permutation test.",
+        ),
+    )
+    return functools.reduce(lambda wrapped, option: option(wrapped), reversed(both), command)
+
+
 def output(command: Function) -> Function:
     """Adds ``--json``, ``--quiet``, ``--verbose`` and ``--no-progress``, given on as ``output``."""
 

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from blin.checkpoint import WEIGHTS_FILE, read_run_config
+from blin.checkpoint import read_run_config
 from blin.config import check_known
 from blin.data.dataset import Dataset
 from blin.errors import BlinError
-from blin.evaluation.per_user import SUFFIX
 from blin.experiments.points import Trial, key_of
 from blin.models import MODELS
 from blin.training.trainer import METRIC, all_settings, setting_classes
@@ -40,7 +39,7 @@ class Outcome:
 
 
 def outcome_of(run: Path) -> Outcome | None:
-    """Returns what a run came to, or None if it is not finished, or not tested since.
+    """Returns what a run came to, or None if it is not finished or not tested.
 
     Raises:
         CheckpointError: Its ``config.toml`` is damaged, or of another version.
@@ -55,11 +54,6 @@ def outcome_of(run: Path) -> Outcome | None:
             patience = len(history) - 1 - best >= settings["patience"]
             if len(history) < settings["epochs"] and not patience:
                 return None
-        # A training that was stopped and evaluated, and then went on, has the metrics of another
-        # model until it is tested.
-        ranked = (run / "eval" / f"test{SUFFIX}").stat().st_mtime_ns
-        if ranked < (run / "model" / WEIGHTS_FILE).stat().st_mtime_ns:
-            return None
         test = json.loads((run / "eval" / "test.json").read_text(encoding="utf-8"))["metrics"]
         return Outcome(
             run=run,

@@ -446,6 +446,8 @@ class Trainer:
     def _take_best(self) -> None:
         """Moves the weights of the best epoch to the model, now that the state knows of it.
 
+        What the run had been evaluated by before is of another model then, and goes first.
+
         Weights of an epoch that the state does not know of are of no use: the process was killed
         before it saved that epoch, which will be trained again.
         """
@@ -453,6 +455,8 @@ class Trainer:
         if not staged.exists():
             return
         if read_header(staged).about.get("epoch") == self.progress.best_epoch:
+            for stale in (self.run / "eval").glob("[!.]*"):
+                stale.unlink()
             staged.replace(self.run / "model" / WEIGHTS_FILE)
             sync(self.run / "model")
         else:
