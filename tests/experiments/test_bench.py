@@ -102,6 +102,14 @@ def test_a_case_is_measured_here(tmp_path):
     assert (found.device, found.threads) == ("cpu", 1)
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+def test_a_gpu_tells_the_memory_of_its_tensors(tmp_path):
+    work = replace(WORK, device="cuda")
+    found = run_case(Case("blin", "linear", 6), bench._histories(tmp_path, 6, work), work)
+    assert 0 <= found.before < found.memory < 10**9
+    assert found.device == "cuda"
+
+
 def answering(monkeypatch: pytest.MonkeyPatch, answers: dict[tuple[str, int], Any]) -> list[Any]:
     """Lets the processes of cases answer at once; returns the cases that were asked for."""
     asked: list[Any] = []

@@ -216,7 +216,11 @@ def run_case(case: Case, data: Path, work: Work) -> Cost:
         work: how much.
     """
     dataset = load_dataset(data)
-    before = peak_memory_bytes()
+    where = resolve_device(work.device)
+    on_gpu = where.type == "cuda"
+    if on_gpu:
+        torch.cuda.reset_peak_memory_stats(where)
+    before = torch.cuda.memory_allocated(where) if on_gpu else peak_memory_bytes()
     trainer = new_trainer(
         dataset,
         model=case.model,
@@ -224,12 +228,8 @@ def run_case(case: Case, data: Path, work: Work) -> Cost:
         device=work.device,
         threads=work.threads,
     )
-    where, module = trainer.device, trainer.module
+    module = trainer.module
     exchange_attention(module, case.attention)
-    on_gpu = where.type == "cuda"
-    if on_gpu:
-        before = torch.cuda.memory_allocated(where)
-        torch.cuda.reset_peak_memory_stats(where)
     shapes: list[tuple[int, ...]] = []
     hooks = [
         each.register_forward_hook(lambda _, given, out: shapes.append(tuple(out.shape)))
