@@ -64,6 +64,7 @@ class BatchSpec:
         augmentations: the operators for ``Batch.augmented``; none for no augmented views.
         loss_positions: what is learned from: ``all`` steps of a sequence, or the ``last`` step of
             each of its prefixes, which stand in the rows as if they were users.
+        times: fill ``View.times``; there are none of augmented inputs.
     """
 
     max_len: int
@@ -75,9 +76,12 @@ class BatchSpec:
     exclude_history: bool = False
     augmentations: tuple[Augmentation, ...] = ()
     loss_positions: str = "all"
+    times: bool = False
 
     def __post_init__(self) -> None:
         """Refuses what no batch can be."""
+        if self.times and self.augmentations:
+            raise ConfigError("augmentations: expected none with times, found some")
         for name, known in _CHOICES.items():
             found = getattr(self, name)
             if found not in known:
@@ -100,6 +104,8 @@ class View:
             row, the newest copies have the numbers in rising order; all of 0…T - 1, unless
             sequences are cropped: then each view holds some of the steps, and no step is in none.
         weights: (B, N) float32, how much each target counts; None when all count 1.
+        times: (B, N) int64, the time of each input; where no times are known its place in the
+            sequence, 0 at padding. None when the model does not ask for them.
     """
 
     items: Tensor
@@ -109,6 +115,7 @@ class View:
     copies: Tensor
     steps: Tensor
     weights: Tensor | None = None
+    times: Tensor | None = None
 
     @property
     def newest(self) -> Tensor:
@@ -126,6 +133,7 @@ class View:
             copies=self.copies.to(where, non_blocking=True),
             steps=self.steps.to(where, non_blocking=True),
             weights=_optional_to(self.weights, where),
+            times=_optional_to(self.times, where),
         )
 
 

@@ -179,8 +179,11 @@ class _Loss(torch.autograd.Function):
             drawn = None  # (R, K, D), what each row is scored against
             if own_choice:
                 assert negatives is not None
-                drawn = embeddings[negatives[part]]
-                scores = [(drawn @ source[v, part].unsqueeze(-1)).squeeze(-1) for v in range(views)]
+                # Rows are taken, and products of a vector each summed, several times as fast as by
+                # an index of two dimensions and by a batch of products of matrices with vectors.
+                drawn = embeddings.index_select(0, negatives[part].flatten())
+                drawn = drawn.view(-1, width, dim)
+                scores = [(drawn * source[v, part].unsqueeze(1)).sum(-1) for v in range(views)]
             else:
                 assert shared is not None
                 scores = [source[v, part] @ shared.t() for v in range(views)]
@@ -202,8 +205,9 @@ class _Loss(torch.autograd.Function):
             for view in range(views):
                 state, grad = source[view, part], grads[view]
                 if drawn is not None and negatives is not None:
-                    torch.bmm(grad.unsqueeze(1), drawn, out=state_grad[view, part].unsqueeze(1))
-                    spread = grad.unsqueeze(-1) * state.unsqueeze(1)  # (R, K, D)
+                    column = grad.unsqueeze(-1)
+                    torch.sum(column * drawn, dim=1, out=state_grad[view, part])
+                    spread = column * state.unsqueeze(1)  # (R, K, D)
                     table_grad.index_add_(0, negatives[part].flatten(), spread.flatten(0, 1))
                 elif shared is not None and shared_grad is not None:
                     torch.mm(grad, shared, out=state_grad[view, part])

@@ -80,3 +80,48 @@ def test_metrics_of_a_sampled_protocol_keep_its_name(blin: Blin) -> None:
     for name in names:
         assert abs(told["runs"][1]["metrics"][name] - stored["metrics"][name]) < 1e-9
     assert "HR@10[uniform-50]" in blin("compare", *runs, *options).stdout
+
+
+def test_all_runs_of_a_dataset_are_compared(blin: Blin) -> None:
+    first, second = two_runs(blin)
+    assert blin("train", "--dataset", "shop", "--model", "markov").exit_code == 0
+    # The runs of the fixture differ in their epochs, and so are two rows.
+    options = ("--dataset", "shop", "--resamples", 199, "--device", "cpu")
+    told = json.loads(blin("compare", *options, "--negatives", 20, "--json").stdout)
+    full, sampled = told["protocols"]
+    assert (full["protocol"]["ranking"], sampled["protocol"]["ranking"]) == ("full", "uniform-20")
+    assert sorted(row["row"] for row in full["rows"]) == [
+        *("blin epochs=1", "blin epochs=2", "markov"),
+    ]
+    for run in (first, second):
+        stored = json.loads((Path(run) / "eval" / "test-uniform-20-s0.json").read_text())["metrics"]
+        (row,) = (row for row in sampled["rows"] if row["runs"] == [run])
+        for name in ("HR@10[uniform-20]", "NDCG@10[uniform-20]"):
+            assert abs(row["metrics"][name]["mean"] - stored[name]) < 1e-9
+            assert row["metrics"][name]["low"] is None
+    for table in (full, sampled):
+        for metric, best in table["best"].items():
+            means = {row["row"]: row["metrics"][metric]["mean"] for row in table["rows"]}
+            assert best in (None, max(means, key=lambda name: means[name]))
+
+    shown = blin("compare", *options, "--best", "--markdown")
+    lines = shown.stdout.splitlines()
+    assert lines[0] == "shop, test items, full ranking"
+    assert [line.split("|")[1].strip() for line in lines if line.startswith("|")] == [
+        *("row", "---", "blin", "markov"),
+    ]
+
+
+def test_options_of_one_form_are_refused_in_the_other(blin: Blin) -> None:
+    refused = {
+        (): "give either two runs or more, or --dataset NAME",
+        ("a", "--dataset", "shop"): "give either two runs or more, or --dataset NAME",
+        ("a", "b", "--best"): "--best and --negatives need --dataset NAME",
+        ("a", "b", "--negatives", 9): "--best and --negatives need --dataset NAME",
+        ("--dataset", "shop", "--all-pairs"): "--all-pairs and --evaluation are for named runs",
+    }
+    for arguments, message in refused.items():
+        result = blin("compare", *arguments)
+        assert (result.exit_code, result.stdout) == (2, "")
+        assert message in result.stderr
+    assert blin("compare", "--dataset", "nothing").exit_code == 4

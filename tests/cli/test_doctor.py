@@ -175,6 +175,7 @@ def test_what_is_optional_is_only_noted(blin: Blin, monkeypatch: pytest.MonkeyPa
     for name, fix in (
         ("matplotlib", "pip install 'blin-rec[plot]'"),
         ("tensorboard", "pip install 'blin-rec[tensorboard]'"),
+        ("optuna", "pip install 'blin-rec[tune]'"),
         ("polars", "pip install polars"),
         ("duckdb", "pip install duckdb"),
     ):

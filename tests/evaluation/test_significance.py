@@ -194,3 +194,30 @@ def test_impossible_arguments_are_refused(arguments, message):
 def test_one_run_is_no_comparison():
     with pytest.raises(ConfigError, match="expected two or more evaluations, found 1"):
         compare({"a": evaluation([1])})
+
+
+def test_seeds_of_one_model_stand_for_it_by_the_mean_of_each_user():
+    first = [evaluation([1, 5, 30, 2, 9]), evaluation([3, 1, 40, 2, 50])]
+    second = [
+        evaluation([1, 1, 2, 30, 9]),
+        evaluation([2, 2, 2, 2, 2]),
+        evaluation([9, 9, 9, 9, 9]),
+    ]
+    means = [
+        np.mean([values_of(each, "MRR") for each in found], axis=0) for found in (first, second)
+    ]
+    (found,) = compare({"a": first, "b": second}, metrics=["MRR"], resamples=999)
+    differences = (means[1] - means[0]).tolist()
+    assert found.difference == pytest.approx(np.mean(differences), abs=1e-12)
+    assert found.p == pytest.approx(reference.exact_permutation_p(differences), abs=1e-12)
+    assert found.wins == sum(d > 0 for d in differences)
+    (alone,) = compare({"a": first[0], "b": second[0]}, metrics=["MRR"], resamples=999)
+    (single,) = compare({"a": first[:1], "b": second[:1]}, metrics=["MRR"], resamples=999)
+    assert alone == single
+    assert clearly_best({"a": first, "b": second}, "MRR", level=1.0) == "b"
+
+
+def test_a_seed_by_another_protocol_is_refused():
+    other = replace(evaluation([1, 2]), protocol=PROTOCOL | {"ranking": "uniform-5"})
+    with pytest.raises(CheckpointError, match="it cannot be compared"):
+        compare({"a": evaluation([1, 2]), "b": [evaluation([1, 2]), other]})

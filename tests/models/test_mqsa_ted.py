@@ -8,7 +8,7 @@ import torch
 from blin.batch import Batch
 from blin.data.dataset import Dataset
 from blin.errors import ConfigError
-from blin.models.mqsa_ted import MQSATEDConfig, MQSATEDModel
+from blin.models.mqsa_ted import MQSATED, MQSATEDConfig
 from learned import informed, loader_of, module_of
 from reference import mqsa_ted as reference
 from reference import objective as reference_objective
@@ -80,14 +80,14 @@ def test_training_drops_attention_weights(small_dataset: Dataset) -> None:
 
 def test_by_default_it_learns_as_in_the_paper() -> None:
     config = MQSATEDConfig()
-    spec = MQSATEDModel(12, config).batch_spec
+    spec = MQSATED(12, config).batch_spec
     assert (config.loss, spec.num_negatives, spec.views) == ("softmax", 0, 1)
     assert (config.ted_weight, config.ted_span, config.ted_temperature) == (0.1, 1, 0.1)
 
 
 def test_embeddings_start_small_and_matrices_as_wide_as_they_are_narrow() -> None:
     torch.manual_seed(0)
-    model = MQSATEDModel(1000, MQSATEDConfig(dim=32))
+    model = MQSATED(1000, MQSATEDConfig(dim=32))
     assert not model.item_embedding.weight[0].any()
     assert model.item_embedding.weight[1:].std().item() == pytest.approx(0.01, rel=0.05)
     for stack in (model.blocks, model.long_blocks):
@@ -102,7 +102,7 @@ def test_parameters_are_counted() -> None:
     config = MQSATEDConfig(dim=dim, max_len=n, num_blocks=blocks)
     expected = (items + 1 + n) * dim
     expected += 2 * (blocks * (5 * dim**2 + 5 * dim + 4 * dim) + 2 * dim)
-    model = MQSATEDModel(items, config)
+    model = MQSATED(items, config)
     assert sum(parameter.numel() for parameter in model.parameters()) == expected
 
 

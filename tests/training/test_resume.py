@@ -20,6 +20,7 @@ from safetensors.torch import load_file
 from blin.checkpoint import find_run, load_run, read_run_config
 from blin.data.dataset import Dataset
 from blin.errors import BlinError, CheckpointError, ConfigError
+from blin.evaluation.evaluator import evaluate
 from blin.files import lock, remove_leftovers, replacing
 from blin.tensors import read_header
 from blin.training import trainer
@@ -357,3 +358,22 @@ def test_a_resumed_run_refuses_what_a_new_one_would(
     with pytest.raises(ConfigError):
         trainer.resume(run, settings=settings, **HERE)
     assert read_run_config(run)["settings"]["epochs"] == 1
+
+
+def test_evaluations_of_an_earlier_model_do_not_stay(
+    small_dataset: Dataset, tmp_path: Path
+) -> None:
+    """A run is evaluated half-way, goes on, and is stopped again before it is tested."""
+    with pytest.raises(KeyboardInterrupt):
+        begin(small_dataset, tmp_path, stop=stop_at(2, 1), learning_rate=0.01)
+    (config,) = tmp_path.glob("*/*/config.toml")
+    run = config.parent
+    evaluate(load_run(run).model, small_dataset).save(run / "eval")
+    assert sorted(file.name for file in (run / "eval").iterdir()) == [
+        "test.json",
+        "test.per_user.parquet",
+    ]
+    with pytest.raises(KeyboardInterrupt):
+        trainer.resume(run, device="cpu", on_event=stop_at(3, 1))
+    assert load_run(run).model is not None
+    assert list((run / "eval").iterdir()) == []

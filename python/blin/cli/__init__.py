@@ -10,6 +10,8 @@ import os
 
 import click
 
+from blin.cli.ablate import ablate
+from blin.cli.bench import bench
 from blin.cli.compare import compare
 from blin.cli.datasets import datasets
 from blin.cli.demo import demo
@@ -17,9 +19,12 @@ from blin.cli.doctor import doctor
 from blin.cli.evaluate import evaluate
 from blin.cli.failures import ReportingGroup
 from blin.cli.inspect import inspect
+from blin.cli.models import models
 from blin.cli.preprocess import preprocess
 from blin.cli.recommend import recommend
 from blin.cli.report import report
+from blin.cli.reproduce import reproduce
+from blin.cli.sweep import sweep
 from blin.cli.train import train
 
 
@@ -71,9 +76,14 @@ for command in (
     train,
     evaluate,
     compare,
+    sweep,
+    ablate,
+    reproduce,
     report,
+    bench,
     recommend,
     datasets,
+    models,
     demo,
     doctor,
 ):

@@ -34,6 +34,7 @@ GOOD, NOTE, BROKEN = "good", "note", "broken"
 _EXTRAS = {
     "matplotlib": ("blin preprocess --report", "blin-rec[plot]"),
     "tensorboard": ("blin train --tensorboard", "blin-rec[tensorboard]"),
+    "optuna": ("blin sweep --optuna", "blin-rec[tune]"),
     "polars": ("tables of polars, from Python", "polars"),
     "duckdb": ("tables of DuckDB, from Python", "duckdb"),
 }

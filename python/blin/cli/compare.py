@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,13 +18,28 @@ if TYPE_CHECKING:
 
 
 @click.command(short_help="Tell whether runs differ by more than chance.")
-@click.argument("runs", nargs=-1, required=True, metavar="RUN RUN...")
+@click.argument("runs", nargs=-1, metavar="[RUN RUN]...")
+@click.option(
+    "--dataset",
+    metavar="NAME",
+    help="All finished runs of this dataset in --runs-dir; those that differ in their seed alone "
+    "are one row.",
+)
+@click.option(
+    "--best",
+    is_flag=True,
+    help="With --dataset: of each model only the row that does best on the validation items.",
+)
+@click.option(
+    "--negatives",
+    type=click.IntRange(min=1),
+    help="With --dataset: also rank among this many uniform negatives; what has not been evaluated "
+    "so yet is evaluated now.",
+)
 @click.option(
     "--evaluation",
-    default="test",
-    show_default=True,
     metavar="NAME",
-    help="Which of the runs' evaluations: test, valid, test-uniform-500-s0, ...",
+    help="Which of the runs' evaluations: test, valid, test-uniform-500-s0, ...  [default: test]",
 )
 @click.option(
     "--metric",
@@ -35,46 +50,71 @@ if TYPE_CHECKING:
     help="What to compare by; may be given several times.  [default: HR@10, NDCG@10]",
 )
 @click.option("--all-pairs", is_flag=True, help="Compare each with each, not all with the first.")
-@click.option(
-    "--confidence",
-    type=click.FloatRange(0, 1, min_open=True, max_open=True),
-    default=0.95,
-    show_default=True,
-    help="Of the intervals.",
-)
-@click.option(
-    "--resamples",
-    type=click.IntRange(min=99),
-    default=9999,
-    show_default=True,
-    help="Of each bootstrap and of each permutation test.",
-)
+@options.resampling
 @click.option("--markdown", is_flag=True, help="Print the tables as Markdown.")
 @options.seed
+@options.device
+@options.moved_data_dir
 @options.runs_dir
 @options.output
 def compare(
     runs: tuple[str, ...],
-    evaluation: str,
+    dataset: str | None,
+    best: bool,
+    negatives: int | None,
+    evaluation: str | None,
     metrics: tuple[str, ...],
     all_pairs: bool,
     confidence: float,
     resamples: int,
     markdown: bool,
     seed: int,
+    device: str,
+    data_dir: Path | None,
     runs_dir: Path,
     output: Output,
 ) -> None:
-    """Compare runs with the first of them, user by user.
+    """Compare runs with the first of them, or all runs of a dataset, user by user.
 
-    For each metric: the mean difference with its bootstrap interval, the p-value of a paired
-    permutation test, corrected by Holm for the number of comparisons made, the size of the effect,
-    and for how many users the run does better (wins), worse (losses) and equally well (ties).
+    For each metric of two runs: the mean difference with its bootstrap interval, the p-value of a
+    paired permutation test, corrected by Holm for the number of comparisons made, the size of the
+    effect, and for how many users the run does better (wins), worse (losses) and equally well
+    (ties).
+
+    With --dataset: a row for each model with its settings, the mean over its seeds and the interval
+    of that mean. The best of a column is marked only where the paired tests, corrected by Holm, say
+    that it is better than each of the others by more than chance.
 
     Runs evaluated by different protocols, or on other users or items, are refused.
     """
     if markdown and output.json:
         raise click.UsageError("give either --markdown or --json")
+    if (dataset is None) == (not runs):
+        raise click.UsageError("give either two runs or more, or --dataset NAME")
+    if dataset is None and (best or negatives is not None):
+        raise click.UsageError("--best and --negatives need --dataset NAME")
+    if dataset is not None and (all_pairs or evaluation is not None):
+        raise click.UsageError("--all-pairs and --evaluation are for named runs")
+    evaluation = evaluation or "test"
+    if dataset is not None:
+        from blin.cli.comparison_table import compare_all
+
+        told = compare_all(
+            dataset,
+            best=best,
+            negatives=negatives,
+            metrics=metrics,
+            confidence=confidence,
+            resamples=resamples,
+            seed=seed,
+            device=device,
+            data_dir=data_dir,
+            runs_dir=runs_dir,
+            markdown=markdown,
+            output=output,
+        )
+        output.result(told)
+        return
     from blin.checkpoint import find_run
     from blin.evaluation.per_user import read_per_user
     from blin.evaluation.protocol import metric_suffix
@@ -119,14 +159,7 @@ def compare(
         [(letters[run], run, *values.values()) for run, values in means.items()],
         title=title,
     )
-    interval = f"{confidence:.0%} interval".replace("%", " %")
-    show(
-        (
-            *("runs", "metric", "difference", interval, "relative"),
-            *("p", "p (Holm)", "effect", "wins", "losses", "ties"),
-        ),
-        [_row(comparison, means, letters) for comparison in comparisons],
-    )
+    show_comparisons(comparisons, means, letters, confidence=confidence, show=show)
 
 
 def _evaluation_file(run: Path, evaluation: str) -> Path:
@@ -142,6 +175,31 @@ def _evaluation_file(run: Path, evaluation: str) -> Path:
             f"make one with blin evaluate --run {run}"
         )
     return file
+
+
+def show_comparisons(
+    comparisons: Sequence[Comparison],
+    means: Mapping[str, Mapping[str, float]],
+    letters: Mapping[str, str],
+    *,
+    confidence: float,
+    show: Callable[[Sequence[str], Sequence[Sequence[object]]], None],
+) -> None:
+    """Prints pairs of what was compared.
+
+    Args:
+        comparisons: the pairs.
+        means: of each of their sides, by name, each metric.
+        letters: what each side is called in the table, by name.
+        confidence: of the intervals.
+        show: prints columns and rows.
+    """
+    interval = f"{confidence:.0%} interval".replace("%", " %")
+    columns = ("metric", "difference", interval, "relative", "p", "p (Holm)", "effect")
+    show(
+        ("runs", *columns, "wins", "losses", "ties"),
+        [_row(comparison, means, letters) for comparison in comparisons],
+    )
 
 
 def _row(

@@ -169,6 +169,50 @@ def threads(command: Function, *, default: str = "all cores") -> Function:
     )(command)
 
 
+def many_trainings(command: Function) -> Function:
+    """Adds ``--seeds``, ``--jobs``, ``--threads`` and ``--device`` for commands that train much."""
+    several = (
+        click.option(
+            "--seeds",
+            cls=Several,
+            type=click.IntRange(min=0),
+            metavar="NUMBER...",
+            help="Train with each of these seeds: --seeds 0,1,2.  [default: 0]",
+        ),
+        click.option(
+            "--jobs",
+            type=click.IntRange(min=1),
+            default=1,
+            show_default=True,
+            help="How many trainings side by side, each a process of its own.",
+        ),
+        functools.partial(threads, default="all cores, shared among the jobs"),
+        device,
+    )
+    return functools.reduce(lambda wrapped, option: option(wrapped), reversed(several), command)
+
+
+def resampling(command: Function) -> Function:
+    """Adds ``--confidence`` and ``--resamples`` to commands that compare."""
+    both = (
+        click.option(
+            "--confidence",
+            type=click.FloatRange(0, 1, min_open=True, max_open=True),
+            default=0.95,
+            show_default=True,
+            help="Of the intervals.",
+        ),
+        click.option(
+            "--resamples",
+            type=click.IntRange(min=99),
+            default=9999,
+            show_default=True,
+            help="Of each bootstrap and of each permutation test.",
+        ),
+    )
+    return functools.reduce(lambda wrapped, option: option(wrapped), reversed(both), command)
+
+
 def output(command: Function) -> Function:
     """Adds ``--json``, ``--quiet``, ``--verbose`` and ``--no-progress``, given on as ``output``."""
 

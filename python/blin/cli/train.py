@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -16,14 +15,10 @@ from blin.cli.config_file import ConfigFile, built_in_configs
 from blin.cli.dry_run import show_forecast
 from blin.cli.lookup import open_dataset
 from blin.cli.output import Output, duration_of
+from blin.cli.settings import merged_settings
 from blin.cli.training_display import METRIC, TrainingLines, training_display
 from blin.config import default_data_dir
 from blin.errors import CheckpointError
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 if TYPE_CHECKING:
     from blin.data.dataset import Dataset
@@ -39,9 +34,7 @@ if TYPE_CHECKING:
 @click.option(
     "--model",
     metavar="NAME",
-    help="What to train: blin, blin-paper, blin-zc, blin-d, blin-dwc or blin-bkl; or a baseline, "
-    "counted in seconds: popularity, recent-popularity, markov or item-knn.  "
-    "[default: that of the --config file, or blin]",
+    help="What to train; blin models lists them.  [default: that of the --config file, or blin]",
 )
 @click.option(
     "--lambda",
@@ -283,24 +276,3 @@ def open_dataset_of(
         )
     output.note(f"{file.source}: the dataset is {dataset.path}")
     return dataset
-
-
-def merged_settings(
-    settings: Mapping[str, object], named: Mapping[str, object], assignments: Sequence[str]
-) -> dict[str, object]:
-    """Returns one mapping of settings: the file's, over them the options', over them --set's."""
-    settings = {**settings, **{name: value for name, value in named.items() if value is not None}}
-    for assignment in assignments:
-        key, equals, text = assignment.partition("=")
-        if not equals:
-            raise click.UsageError(f'--set: expected KEY=VALUE, found "{assignment}"')
-        settings[key.strip().replace("-", "_")] = _value(text.strip())
-    return settings
-
-
-def _value(text: str) -> object:
-    """Reads a value as TOML does; anything TOML would refuse is text."""
-    try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        return text

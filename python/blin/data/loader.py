@@ -7,7 +7,7 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ from blin.batch import Batch, BatchSpec, Interactions, View
 from blin.data.buffers import Buffers
 from blin.data.dataset import Dataset
 from blin.data.prefixes import last_steps, prefixes
-from blin.errors import DataError
+from blin.errors import ConfigError, DataError
 
 PREFETCH = 2
 """Batches made ahead of the one in use."""
@@ -132,6 +132,12 @@ class TrainingLoader:
         )
         self._rows = rows
         self._mask_token = dataset.num_items + 1
+        if spec.times and rows.crop > 0:
+            raise ConfigError(
+                f"crop: expected 0 for a model that looks at times, found {rows.crop}"
+            )
+        self._starts, self._ends = starts, ends
+        self._timestamps = dataset.timestamps
 
     @property
     def steps_per_epoch(self) -> int:
@@ -176,9 +182,12 @@ class TrainingLoader:
         indices = self._buffers.take("users", (self.batch_size,), np.int64)[: len(users)]
         indices.numpy()[:] = users
         negatives, log_q, excluded = self._negatives(users, epoch, step, steps)
+        filled = tuple(_cut(view, count) for view, count in zip(views, rows, strict=True))
+        if spec.times:
+            filled = self._timed(filled, users, step_users[:steps].numpy())
         batch = Batch(
             users=indices,
-            views=tuple(_cut(view, count) for view, count in zip(views, rows, strict=True)),
+            views=filled,
             negatives=negatives,
             log_q=log_q,
             step_users=step_users[:steps],
@@ -217,6 +226,29 @@ class TrainingLoader:
         excluded = excluded[: len(users)]
         self._batcher.mark_history(self._sampler, users, negatives.numpy(), excluded.numpy())
         return negatives, log_q, excluded
+
+    def _timed(
+        self, views: tuple[View, ...], users: NDArray[np.uint32], step_users: NDArray[np.int64]
+    ) -> tuple[View, ...]:
+        """Returns the views with the times of their inputs."""
+        # The steps of a user are the last of its sequence, whose last item is a target only.
+        counts = np.bincount(step_users, minlength=len(users))
+        numbers = np.arange(len(step_users)) - (np.cumsum(counts) - counts)[step_users]
+        owners = users[step_users]
+        places = self._ends[owners] - 1 - counts[step_users] + numbers
+        times = places - self._starts[owners]
+        if self._timestamps is not None:
+            times = self._timestamps[places]
+        timed = []
+        for number, view in enumerate(views):
+            shape = (self.batch_size, self.spec.max_len)
+            own = self._buffers.take(f"times of view {number}", shape, np.int64)
+            own = own[: len(view.steps)]
+            steps = view.steps.numpy()
+            own.numpy()[:] = 0
+            own.numpy()[steps >= 0] = times[steps[steps >= 0]]
+            timed.append(replace(view, times=own))
+        return tuple(timed)
 
     def _augmented(self, users: NDArray[np.uint32], epoch: int) -> tuple[View, ...]:
         if not self.spec.augmentations:
@@ -267,10 +299,19 @@ def history_batch(
     starts: NDArray[np.int64],
     ends: NDArray[np.int64],
     spec: BatchSpec,
+    *,
+    timestamps: NDArray[np.int64] | None = None,
 ) -> Batch:
     """Returns rows to score for histories ``items[starts[i]:ends[i]]``, the newest at the right.
 
     The rows are as wide as the longest history needs, and never wider than ``spec.max_len``.
+
+    Args:
+        items: of all histories.
+        starts: where each history begins.
+        ends: where it ends.
+        spec: what the model wants.
+        timestamps: the time of each of the items, if it is known.
     """
     longest = int((ends - starts).max(initial=1))
     shape = (len(starts), max(1, min(spec.max_len, longest)))
@@ -284,6 +325,7 @@ def history_batch(
         positions=torch.from_numpy(positions),
         copies=torch.from_numpy((segments > 0).astype(np.int32)),
         steps=torch.full(shape, -1),
+        times=_history_times(starts, ends, segments, timestamps) if spec.times else None,
     )
     return Batch(
         users=torch.arange(len(starts)),
@@ -291,6 +333,20 @@ def history_batch(
         negatives=torch.empty(0, dtype=torch.int64),
         log_q=torch.empty(0),
     )
+
+
+def _history_times(
+    starts: NDArray[np.int64],
+    ends: NDArray[np.int64],
+    segments: NDArray[np.int32],
+    timestamps: NDArray[np.int64] | None,
+) -> Tensor:
+    """Returns the times of the items in the rows of histories, 0 at padding."""
+    rows, columns = np.nonzero(segments)
+    places = ends[rows] - segments.shape[1] + columns
+    times = np.zeros(segments.shape, dtype=np.int64)
+    times[rows, columns] = places - starts[rows] if timestamps is None else timestamps[places]
+    return torch.from_numpy(times)
 
 
 def flat_histories(

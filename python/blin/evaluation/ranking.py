@@ -122,7 +122,14 @@ def _batches(
     starts, places = targets.starts, targets.places
     for first in range(0, len(order), size):
         part = order[first : first + size]
-        yield part, history_batch(dataset.items, starts[part], places[part], model.batch_spec)
+        batch = history_batch(
+            dataset.items,
+            starts[part],
+            places[part],
+            model.batch_spec,
+            timestamps=dataset.timestamps,
+        )
+        yield part, batch
         if on_progress is not None:
             on_progress(min(first + size, len(order)), len(order))
 

@@ -62,8 +62,13 @@ class Comparison:
     ties: int
 
 
+Evaluations = Mapping[str, PerUser | Sequence[PerUser]]
+"""By name: an evaluation; or those of several seeds, which stand for one whose value for each user
+is the mean over them."""
+
+
 def compare(
-    evaluations: Mapping[str, PerUser],
+    evaluations: Evaluations,
     *,
     metrics: Sequence[str] = ("HR@10", "NDCG@10"),
     all_pairs: bool = False,
@@ -95,9 +100,8 @@ def compare(
         raise ConfigError(f"confidence: expected a number between 0 and 1, found {confidence}")
     if resamples < 99:
         raise ConfigError(f"resamples: expected at least 99, found {resamples}")
+    _check_all_alike(evaluations)
     names = list(evaluations)
-    for name in names[1:]:
-        _check_alike(names[0], evaluations[names[0]], name, evaluations[name])
     values = {m: {n: values_of(e, m) for n, e in evaluations.items()} for m in metrics}
     pairs = combinations(names, 2) if all_pairs else ((names[0], name) for name in names[1:])
     found = [
@@ -110,7 +114,7 @@ def compare(
 
 
 def clearly_best(
-    evaluations: Mapping[str, PerUser],
+    evaluations: Evaluations,
     metric: str,
     *,
     level: float = 0.05,
@@ -137,9 +141,8 @@ def clearly_best(
         CheckpointError: The protocols, users or targets differ.
         ConfigError: There is no such metric.
     """
+    _check_all_alike(evaluations)
     names = list(evaluations)
-    for name in names[1:]:
-        _check_alike(names[0], evaluations[names[0]], name, evaluations[name])
     values = {name: values_of(evaluations[name], metric) for name in names}
     means = {name: float(each.mean()) for name, each in values.items()}
     best, *others = sorted(names, key=lambda name: -means[name])
@@ -152,12 +155,17 @@ def clearly_best(
     return best if found and (holm(np.array(found)) <= level).all() else None
 
 
-def values_of(evaluation: PerUser, metric: str) -> NDArray[np.float64]:
+def values_of(evaluation: PerUser | Sequence[PerUser], metric: str) -> NDArray[np.float64]:
     """Returns the metric of each user, (U,), such as ``NDCG@10``; see :func:`user_values`.
+
+    Of several evaluations it is the mean of each user's values.
 
     Raises:
         ConfigError: There is no such metric.
     """
+    if not isinstance(evaluation, PerUser):
+        found = [values_of(each, metric) for each in evaluation]
+        return np.mean(found, axis=0)  # type: ignore[no-any-return]
     match = re.fullmatch(r"MRR|(?:HR|NDCG)@([1-9]\d{0,8})", metric)
     if match is None:
         raise ConfigError(f'expected a metric such as HR@10, NDCG@20 or MRR, found "{metric}"')
@@ -246,6 +254,16 @@ def _rounded_mean(values: NDArray[np.float64], axis: int) -> NDArray[np.float64]
 
 def _mean(values: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
     return values.mean(axis=axis)  # type: ignore[no-any-return]
+
+
+def _check_all_alike(evaluations: Evaluations) -> None:
+    members = [
+        (name, each)
+        for name, found in evaluations.items()
+        for each in ([found] if isinstance(found, PerUser) else found)
+    ]
+    for name, each in members[1:]:
+        _check_alike(*members[0], name, each)
 
 
 def _check_alike(name: str, first: PerUser, other: str, second: PerUser) -> None:

@@ -1,1 +1,1 @@
-"""Many runs at once: what they have to show, and what they cost."""
+"""Many runs at once: how they are trained, what they come to, and what they cost."""

@@ -63,9 +63,10 @@ def recommend_users(
         )
     chosen = np.asarray(indices, dtype=np.int64)
     starts, ends = dataset.offsets[:-1][chosen], dataset.offsets[1:][chosen]
-    return Recommendations(
-        _concatenate(_tables(model, dataset.items, starts, ends, list(users), k, include_seen))
+    tables = _tables(
+        model, dataset.items, starts, ends, list(users), k, include_seen, dataset.timestamps
     )
+    return Recommendations(_concatenate(tables))
 
 
 def recommend_all(
@@ -73,7 +74,8 @@ def recommend_all(
 ) -> Iterator[pa.Table]:
     """Yields recommendations for all users of the dataset, some users at a time."""
     starts, ends = dataset.offsets[:-1], dataset.offsets[1:]
-    return _tables(model, dataset.items, starts, ends, dataset.user_ids.ids, k, include_seen)
+    names, times = dataset.user_ids.ids, dataset.timestamps
+    return _tables(model, dataset.items, starts, ends, names, k, include_seen, times)
 
 
 def recommend_histories(
@@ -117,13 +119,16 @@ def _tables(
     names: Sequence[str] | pa.Array,
     k: int,
     include_seen: bool,
+    timestamps: NDArray[np.int64] | None = None,
 ) -> Iterator[pa.Table]:
     if k < 1:
         raise ConfigError(f"k: expected at least 1, found {k}")
     size = max(1, min(1024, SCORES_AT_ONCE // (model.num_items + 1)))
     for first in range(0, max(1, len(starts)), size):
         part = slice(first, first + size)
-        batch = history_batch(items, starts[part], ends[part], model.batch_spec)
+        batch = history_batch(
+            items, starts[part], ends[part], model.batch_spec, timestamps=timestamps
+        )
         scores = model.score(batch)
         scores[:, 0] = -torch.inf
         if not include_seen:

@@ -89,7 +89,7 @@ class QueryBlock(nn.Module):
         return x + self.dropout(self.feed_forward(x))  # type: ignore[no-any-return]
 
 
-class MQSATEDModel(Encoder):
+class MQSATED(Encoder):
     """Scores the next item from a history.
 
     Two stacks of blocks read the same input and share nothing else: in one the newest item asks, in

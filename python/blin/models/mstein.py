@@ -41,11 +41,11 @@ class MSteinConfig:
         num_negatives: K, the negatives of its own that each target competes with, none of them in
             the user's training sequence.
         pvn_weight: weight of the triangle of state, target and negative.
-        cf_weight: weight of the contrast of two augmented views; 0 for no such views.
+        contrast_weight: weight of the contrast of two augmented views; 0 for no such views.
         temperature: τ, what similarities are divided by in the contrast.
-        crop_ratio: share of a sequence that an augmentation by ``crop`` keeps.
-        mask_ratio: share that one by ``mask`` hides.
-        reorder_ratio: share that one by ``reorder`` shuffles.
+        crop_ratio: how much of a history cropping keeps; 0 for no cropping.
+        mask_ratio: how much of a history masking hides; 0 for no masking.
+        reorder_ratio: how much of a history reordering shuffles; 0 for no reordering.
     """
 
     dim: int = 64
@@ -55,7 +55,7 @@ class MSteinConfig:
     dropout: float = 0.1
     num_negatives: int = 1
     pvn_weight: float = 0.01
-    cf_weight: float = 0.005
+    contrast_weight: float = 0.005
     temperature: float = 1e-4
     crop_ratio: float = 0.2
     mask_ratio: float = 0.7
@@ -69,17 +69,33 @@ class MSteinConfig:
                 f"num_heads: expected a divisor of dim {self.dim}, found {self.num_heads}"
             )
         check_probability(self, "dropout")
-        check_at_least(self, 0, "pvn_weight", "cf_weight")
+        check_at_least(self, 0, "pvn_weight", "contrast_weight")
         if not self.temperature > 0:
             raise ConfigError(f"temperature: expected above 0, found {self.temperature}")
         for name in ("crop_ratio", "mask_ratio", "reorder_ratio"):
-            if not 0 < getattr(self, name) <= 1:
+            if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(
-                    f"{name}: expected a number in (0, 1], found {getattr(self, name)}"
+                    f"{name}: expected a number in [0, 1], found {getattr(self, name)}"
                 )
+        if self.contrast_weight > 0 and not self.augmentations:
+            raise ConfigError(
+                "contrast_weight: expected 0 where crop_ratio, mask_ratio and reorder_ratio are 0, "
+                f"found {self.contrast_weight}"
+            )
+
+    @property
+    def augmentations(self) -> tuple[Augmentation, ...]:
+        """The operators that histories are changed by; none where nothing is contrasted."""
+        ratios = {
+            "crop": self.crop_ratio,
+            "mask": self.mask_ratio,
+            "reorder": self.reorder_ratio,
+        }
+        chosen = (Augmentation(name, ratio) for name, ratio in ratios.items() if ratio > 0)
+        return tuple(chosen) if self.contrast_weight > 0 else ()
 
 
-class MSteinModel(nn.Module):
+class MStein(nn.Module):
     """Scores the next item by how near it is to a history.
 
     Args:
@@ -110,11 +126,6 @@ class MSteinModel(nn.Module):
     def batch_spec(self) -> BatchSpec:
         """A view to learn from and, where there is a contrast, two augmented ones."""
         config = self.config
-        operators = (
-            Augmentation("crop", config.crop_ratio),
-            Augmentation("mask", config.mask_ratio),
-            Augmentation("reorder", config.reorder_ratio),
-        )
         return BatchSpec(
             max_len=config.max_len,
             positions="absolute",
@@ -122,7 +133,7 @@ class MSteinModel(nn.Module):
             num_negatives=config.num_negatives,
             negatives_per="position",
             exclude_history=True,
-            augmentations=operators if config.cf_weight > 0 else (),
+            augmentations=config.augmentations,
         )
 
     def encode(self, view: View) -> Tensor:
@@ -166,7 +177,7 @@ class MSteinModel(nn.Module):
                 second.segments,
                 temperature=config.temperature,
             )
-            total = total + config.cf_weight * contrast
+            total = total + config.contrast_weight * contrast
             parts["contrast"] = contrast.detach()
         return Losses(total, parts)
 

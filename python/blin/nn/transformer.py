@@ -13,7 +13,7 @@ class Block(nn.Module):
     """Attention, then a feed-forward network, each with dropout, a residual and a layer norm.
 
     Args:
-        attention: a module (x (B, N, D), segments (B, N)) → (B, N, D).
+        attention: a module (x (B, N, D), segments (B, N), …) → (B, N, D).
         feed_forward: a module (B, N, D) → (B, N, D).
         dim: width D.
         dropout: probability of dropping a unit of either branch's output.
@@ -37,9 +37,12 @@ class Block(nn.Module):
         self.dropout = Dropout(dropout)
         self.norm_first = norm_first
 
-    def forward(self, x: Tensor, segments: Tensor) -> Tensor:
-        """Maps (B, N, D) inputs with (B, N) segments to (B, N, D)."""
-        return self._finish(x, self.attention(self._enter(x), segments))
+    def forward(self, x: Tensor, segments: Tensor, *context: Tensor) -> Tensor:
+        """Maps (B, N, D) inputs with (B, N) segments to (B, N, D).
+
+        The attention is also given the context, whatever it asks for.
+        """
+        return self._finish(x, self.attention(self._enter(x), segments, *context))
 
     def advance(self, x: Tensor, state: Any) -> tuple[Tensor, Any]:
         """Maps the next positions, (B, M, D), by an attention that can go on from its state."""

@@ -91,11 +91,17 @@ def _rename_to_free_name(new: Path, parent: Path, label: str) -> Path:
     """Gives a finished directory the first free name of its kind."""
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
     for attempt in range(1000):
-        name = f"{stamp}-{label}" + (f"-{attempt + 1}" if attempt else "")
-        if not (parent / name).exists():
-            new.rename(parent / name)
-            sync(parent)
-            return parent / name
+        run = parent / (f"{stamp}-{label}" + (f"-{attempt + 1}" if attempt else ""))
+        if run.exists():
+            continue
+        try:
+            new.rename(run)
+        except OSError:
+            if not run.exists():
+                raise
+            continue  # another process was faster
+        sync(parent)
+        return run
     raise BlinError(f"{parent}: a thousand runs were begun in this second")
 
 

@@ -176,9 +176,36 @@ def new_trainer(
     """Returns what :func:`train` trains with, for checked settings; no run is made yet."""
     if MODELS[model].counted:
         raise ConfigError(f"{model} learns by counting, in one go: it has no epochs")
-    settings = {**MODELS[model].defaults, **(settings or {})}
-    settings.setdefault("max_len", fitting_max_len(dataset))
+    settings = resolved_settings(dataset, model, settings or {})
     return Trainer(dataset, model, settings, device, threads, on_event)
+
+
+def resolved_settings(
+    dataset: Dataset, model: str, settings: Mapping[str, object]
+) -> dict[str, object]:
+    """Returns all settings that a model is trained with on a dataset, those not given included.
+
+    Two trainings of equal ones, on the same sequences, come to the same model.
+
+    Args:
+        dataset: what is learned from; ``max_len`` is chosen by it if it is not given.
+        model: a key of ``MODELS``.
+        settings: those that were given, checked.
+    """
+    merged = {**MODELS[model].defaults, **settings}
+    if not MODELS[model].counted:
+        merged.setdefault("max_len", fitting_max_len(dataset))
+    return all_settings(model, merged)
+
+
+def all_settings(model: str, settings: Mapping[str, object]) -> dict[str, object]:
+    """Returns settings with, for those that are missing, the defaults of their classes.
+
+    Raises:
+        ConfigError: There is no such model, or a value is out of range.
+    """
+    built = [asdict(build(cls, settings)) for cls in setting_classes(model)]
+    return {name: value for part in built for name, value in part.items()}
 
 
 def check_settings(
@@ -308,7 +335,7 @@ def setting_classes(model: str) -> tuple[type, ...]:
         ConfigError: There is no such model.
     """
     if model not in MODELS:
-        hint = did_you_mean(model, MODELS) or f"; known are {', '.join(MODELS)}"
+        hint = did_you_mean(model, MODELS) or "; blin models lists them"
         raise ConfigError(f'unknown model "{model}"{hint}')
     config = MODELS[model].config
     return (config,) if MODELS[model].counted else (config, TrainingConfig)
@@ -421,6 +448,8 @@ class Trainer:
     def _take_best(self) -> None:
         """Moves the weights of the best epoch to the model, now that the state knows of it.
 
+        What the run had been evaluated by before is of another model then, and goes first.
+
         Weights of an epoch that the state does not know of are of no use: the process was killed
         before it saved that epoch, which will be trained again.
         """
@@ -428,6 +457,8 @@ class Trainer:
         if not staged.exists():
             return
         if read_header(staged).about.get("epoch") == self.progress.best_epoch:
+            for stale in (self.run / "eval").glob("[!.]*"):
+                stale.unlink()
             staged.replace(self.run / "model" / WEIGHTS_FILE)
             sync(self.run / "model")
         else:

@@ -1,0 +1,123 @@
+"""All runs of a dataset in one table for each protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from blin.cli.output import Output
+
+if TYPE_CHECKING:
+    from blin.experiments.comparison import Ranked
+    from blin.experiments.results import Row
+
+
+def compare_all(
+    dataset: str,
+    *,
+    best: bool,
+    negatives: int | None,
+    metrics: Sequence[str],
+    confidence: float,
+    resamples: int,
+    seed: int,
+    device: str,
+    data_dir: Path | None,
+    runs_dir: Path,
+    markdown: bool,
+    output: Output,
+) -> dict[str, object]:
+    """Prints a table of all finished runs of a dataset, and returns it as JSON has it.
+
+    The arguments are the options of ``blin compare``.
+    """
+    from blin.experiments.comparison import best_of_each_model, finished_rows
+
+    rows, left_out = finished_rows(runs_dir, dataset)
+    if left_out:
+        output.warn(f"{left_out} runs were trained on other sequences of that name: left out")
+    if best:
+        rows = best_of_each_model(rows)
+    return {
+        "dataset": dataset,
+        "protocols": [
+            show_rows(
+                rows,
+                negatives=each,
+                metrics=metrics,
+                confidence=confidence,
+                resamples=resamples,
+                seed=seed,
+                device=device,
+                data_dir=data_dir,
+                show_markdown=markdown,
+                output=output,
+            )
+            for each in ((None,) if negatives is None else (None, negatives))
+        ],
+    }
+
+
+def show_rows(
+    rows: Sequence[Row],
+    *,
+    negatives: int | None,
+    metrics: Sequence[str],
+    confidence: float,
+    resamples: int,
+    seed: int,
+    device: str,
+    data_dir: Path | None,
+    show_markdown: bool,
+    output: Output,
+) -> dict[str, object]:
+    """Prints the table of one protocol, and returns it as JSON has it."""
+    from blin.experiments.comparison import best_of, rank
+
+    with output.bar("rank the test items") as advance:
+        ranked = rank(
+            rows, data_dir=data_dir, negatives=negatives, device=device, on_progress=advance
+        )
+    protocol, suffix = ranked[0].evaluations[0].protocol, ranked[0].suffix
+    level = 1 - confidence
+    marked = {
+        metric: best_of(ranked, metric, level=level, resamples=resamples, seed=seed)
+        for metric in metrics
+    }
+    show = output.markdown if show_markdown else output.table
+    show(
+        ("row", "seeds", *(metric + suffix for metric in metrics)),
+        [
+            (
+                each.name,
+                str(len(each.evaluations)),
+                *(_cell(each, metric, confidence, marked[metric]) for metric in metrics),
+            )
+            for each in ranked
+        ],
+        title=f"{protocol['dataset']}, {protocol['split']} items, {protocol['ranking']} ranking",
+    )
+    output.note(
+        f"Mean over seeds ± half of its {100 * confidence:g} % interval; * better than every other "
+        f"row, p (Holm) at most {level:.2g}"
+    )
+    return {
+        "protocol": protocol,
+        "rows": [
+            {
+                "row": each.name,
+                "model": each.row.point.model,
+                "settings": dict(each.row.point.settings),
+                "runs": [str(outcome.run) for outcome in each.row.outcomes.values()],
+                "metrics": {m + suffix: asdict(each.interval(m, confidence)) for m in metrics},
+            }
+            for each in ranked
+        ],
+        "best": {metric + suffix: name for metric, name in marked.items()},
+    }
+
+
+def _cell(each: Ranked, metric: str, confidence: float, best: str | None) -> str:
+    return f"{each.interval(metric, confidence)}{' *' if each.name == best else ''}"

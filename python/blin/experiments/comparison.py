@@ -1,0 +1,228 @@
+"""Trainings that differ in their seed alone as one row, and rows held against each other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from statistics import fmean, stdev
+
+from scipy import stats
+
+from blin.checkpoint import load_run, read_run_config
+from blin.errors import BlinError, CheckpointError
+from blin.evaluation.evaluator import evaluate
+from blin.evaluation.per_user import SUFFIX, PerUser, read_per_user
+from blin.evaluation.protocol import evaluation_name, metric_suffix
+from blin.evaluation.significance import Comparison, clearly_best, compare, values_of
+from blin.experiments.outcomes import Outcome, complete_settings, outcome_of
+from blin.experiments.points import Point, key_of, text_of
+from blin.experiments.results import Row
+from blin.models import MODELS
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Interval:
+    """The mean of a metric over seeds, and where the mean of all seeds may lie.
+
+    Attributes:
+        mean: over the seeds.
+        low: lower end of the interval by Student's t; None of one seed.
+        high: upper end.
+    """
+
+    mean: float
+    low: float | None
+    high: float | None
+
+    @classmethod
+    def of(cls, values: Sequence[float], confidence: float) -> Interval:
+        """Returns that of values."""
+        mean = fmean(values)
+        if len(values) < 2:
+            return cls(mean, None, None)
+        t = float(stats.t.ppf((1 + confidence) / 2, len(values) - 1))
+        half = t * stdev(values) / len(values) ** 0.5
+        return cls(mean, mean - half, mean + half)
+
+    def __str__(self) -> str:
+        """Returns it as people read it: ``0.0583 ± 0.0015``."""
+        half = "" if self.high is None else f" ± {self.high - self.mean:.4f}"
+        return f"{self.mean:.4f}{half}"
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """A row with the ranks of all its runs by one protocol."""
+
+    row: Row
+    evaluations: tuple[PerUser, ...]
+
+    @property
+    def name(self) -> str:
+        """That of the row."""
+        return self.row.point.name
+
+    @cached_property
+    def suffix(self) -> str:
+        """What the names of its metrics end in."""
+        return metric_suffix(self.evaluations[0].protocol)
+
+    def interval(self, metric: str, confidence: float) -> Interval:
+        """Returns a metric such as ``NDCG@10`` over the seeds."""
+        means = [float(values_of(each, metric).mean()) for each in self.evaluations]
+        return Interval.of(means, confidence)
+
+
+def finished_rows(runs_dir: Path, name: str) -> tuple[list[Row], int]:
+    """Returns the finished runs of a dataset as rows.
+
+    Rows are in the order of ``MODELS``, those of one model by their validation.
+
+    Args:
+        runs_dir: where runs live.
+        name: of the dataset.
+
+    Returns:
+        The rows; and how many finished runs are left out because they were trained on other
+        sequences than the newest one.
+
+    Raises:
+        CheckpointError: There is none.
+    """
+    found: list[tuple[str, str, dict[str, object], Outcome]] = []
+    for file in sorted((runs_dir / name).glob("[!.]*/config.toml")):
+        try:
+            config = read_run_config(file.parent)
+            outcome = outcome_of(file.parent)
+            if outcome is not None:
+                settings = complete_settings(config)
+                found.append((config["fingerprint"], config["model"], settings, outcome))
+        except BlinError:
+            continue
+    if not found:
+        raise CheckpointError(
+            f"{runs_dir / name}: expected finished runs, found none: train a model with blin train "
+            f"--dataset {name}, or say with --runs-dir where they are"
+        )
+    newest = found[-1][0]
+    rows: dict[str, Row] = {}
+    for fingerprint, model, settings, outcome in found:
+        if fingerprint != newest:
+            continue
+        seed = settings.pop("seed", None)
+        key = key_of(model, settings)
+        number = int(str(seed)) if seed is not None else None
+        row = rows.setdefault(key, Row(Point(key, model, settings, ()), {}))
+        rows[key] = replace(row, outcomes={number: outcome, **row.outcomes})
+    order = list(MODELS)
+    ranked = sorted(rows.values(), key=lambda row: (order.index(row.point.model), -row.value))
+    return _named(ranked), sum(each[0] != newest for each in found)
+
+
+def best_of_each_model(rows: Sequence[Row]) -> list[Row]:
+    """Returns of each model the row that does best on the validation items."""
+    best: dict[str, Row] = {}
+    for row in rows:
+        if row.point.model not in best or row.value > best[row.point.model].value:
+            best[row.point.model] = row
+    return [replace(row, point=replace(row.point, name=model)) for model, row in best.items()]
+
+
+def rank(
+    rows: Sequence[Row],
+    *,
+    data_dir: Path | None = None,
+    negatives: int | None = None,
+    device: str = "auto",
+    on_progress: Progress | None = None,
+) -> list[Ranked]:
+    """Returns the ranks of the test items by all runs of the rows.
+
+    They are read from the runs; what a run has not been evaluated by yet is evaluated now and kept
+    in it.
+
+    Args:
+        rows: finished runs on one dataset.
+        data_dir: where their dataset is, if it has moved.
+        negatives: uniform ones to rank among; None for full ranking.
+        device: for those that are evaluated.
+        on_progress: called with the runs done and the runs to do.
+    """
+    runs = [outcome.run for row in rows for outcome in row.outcomes.values()]
+    found: dict[Path, PerUser] = {}
+    for done, run in enumerate(runs):
+        found[run] = _ranks(run, data_dir, negatives, device)
+        if on_progress is not None:
+            on_progress(done + 1, len(runs))
+    return [
+        Ranked(row, tuple(found[outcome.run] for outcome in row.outcomes.values())) for row in rows
+    ]
+
+
+def best_of(
+    ranked: Sequence[Ranked], metric: str, *, level: float, resamples: int, seed: int = 0
+) -> str | None:
+    """Returns the row that is better than each other by more than chance, or None.
+
+    The unit is the user, whose value is the mean over a row's seeds.
+    """
+    if len(ranked) < 2:
+        return None
+    evaluations = {each.name: each.evaluations for each in ranked}
+    return clearly_best(evaluations, metric, level=level, resamples=resamples, seed=seed)
+
+
+def compare_with_first(
+    ranked: Sequence[Ranked],
+    metrics: Sequence[str],
+    *,
+    confidence: float,
+    resamples: int,
+    seed: int = 0,
+) -> list[Comparison]:
+    """Compares all rows with the first, user by user; a user's value is the mean over the seeds."""
+    evaluations = {each.name: each.evaluations for each in ranked}
+    found = compare(
+        evaluations, metrics=metrics, confidence=confidence, resamples=resamples, seed=seed
+    )
+    return [replace(each, metric=each.metric + ranked[0].suffix) for each in found]
+
+
+def _named(rows: Sequence[Row]) -> list[Row]:
+    """Returns rows with their models as names, and the settings in which rows of one differ."""
+    named = []
+    for row in rows:
+        peers = [each.point.settings for each in rows if each.point.model == row.point.model]
+        differing = [
+            f"{name}={text_of(value)}"
+            for name, value in row.point.settings.items()
+            if any(peer.get(name) != value for peer in peers)
+        ]
+        point = replace(row.point, name=" ".join([row.point.model, *differing]))
+        named.append(Row(point, dict(sorted(row.outcomes.items(), key=lambda each: each[0] or 0))))
+    return named
+
+
+def _ranks(run: Path, data_dir: Path | None, negatives: int | None, device: str) -> PerUser:
+    protocol: Mapping[str, object] = {
+        "split": "test",
+        "ranking": "full" if negatives is None else f"uniform-{negatives}",
+        "targets": "first",
+        "repeats": "candidate",
+        **({} if negatives is None else {"seed": 0}),
+    }
+    file = run / "eval" / f"{evaluation_name(protocol)}{SUFFIX}"
+    if not file.exists():
+        opened = load_run(run, device=device)
+        found = evaluate(
+            opened.model,
+            opened.dataset(data_dir=data_dir),
+            k=(10, 20),
+            negatives=negatives,
+        )
+        found.save(run / "eval")
+    return read_per_user(file)

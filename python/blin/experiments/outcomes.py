@@ -1,0 +1,116 @@
+"""What a run came to, read from its directory, and which runs there are already."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from blin.checkpoint import read_run_config
+from blin.config import check_known
+from blin.data.dataset import Dataset
+from blin.errors import BlinError
+from blin.experiments.points import Trial, key_of
+from blin.models import MODELS
+from blin.training.trainer import METRIC, all_settings, setting_classes
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a finished run came to.
+
+    Attributes:
+        run: its directory.
+        epochs: epochs trained; 0 for a model that learns by counting.
+        best_epoch: the epoch whose model was kept; 0 likewise.
+        seconds: of training and validation, all sittings together.
+        valid: metrics of the kept model on the validation items.
+        test: metrics of the kept model on the test items.
+    """
+
+    run: Path
+    epochs: int
+    best_epoch: int
+    seconds: float
+    valid: Mapping[str, float]
+    test: Mapping[str, float]
+
+
+def outcome_of(run: Path) -> Outcome | None:
+    """Returns what a run came to, or None if it is not finished or not tested.
+
+    Raises:
+        CheckpointError: Its ``config.toml`` is damaged, or of another version.
+    """
+    config = read_run_config(run)
+    try:
+        settings, counted = config["settings"], MODELS[config["model"]].counted
+        lines = (run / "history.jsonl").read_text(encoding="utf-8").splitlines()
+        history = [json.loads(line) for line in lines]
+        best = max(range(len(history)), key=lambda place: history[place]["valid"][METRIC])
+        if not counted:
+            patience = len(history) - 1 - best >= settings["patience"]
+            if len(history) < settings["epochs"] and not patience:
+                return None
+        test = json.loads((run / "eval" / "test.json").read_text(encoding="utf-8"))["metrics"]
+        return Outcome(
+            run=run,
+            epochs=0 if counted else len(history),
+            best_epoch=0 if counted else best + 1,
+            seconds=float(history[-1]["seconds"]),
+            valid=dict(history[best]["valid"]),
+            test=dict(test),
+        )
+    except (OSError, ValueError, KeyError, TypeError, IndexError):
+        return None
+
+
+class KnownRuns:
+    """The runs of a dataset by what they were trained with.
+
+    Args:
+        runs_dir: where runs live.
+        dataset: what they were trained on; runs of the same name on other sequences do not count.
+    """
+
+    def __init__(self, runs_dir: Path, dataset: Dataset) -> None:
+        self._runs: dict[str, list[Path]] = {}
+        for file in sorted((runs_dir / dataset.name).glob("[!.]*/config.toml")):
+            try:
+                config = read_run_config(file.parent)
+                if config["fingerprint"] == dataset.fingerprint:
+                    key = key_of(config["model"], complete_settings(config))
+                    self._runs.setdefault(key, []).append(file.parent)
+            except BlinError:
+                continue
+
+    def find(self, trial: Trial) -> tuple[Path, Outcome | None] | None:
+        """Returns the run of a training and, if it is finished, what it came to.
+
+        Of several the first finished one, else the one that has come furthest.
+        """
+        runs = self._runs.get(trial.key, [])
+        for run in runs:
+            if (outcome := outcome_of(run)) is not None:
+                return run, outcome
+        return (max(runs, key=epochs_of), None) if runs else None
+
+
+def complete_settings(config: Mapping[str, Any]) -> dict[str, object]:
+    """Returns the settings of a run, with defaults for those that came after it.
+
+    Raises:
+        ConfigError: There is no such model, or it has no such settings.
+    """
+    check_known(config["settings"], *setting_classes(config["model"]))
+    return all_settings(config["model"], config["settings"])
+
+
+def epochs_of(run: Path) -> int:
+    """Returns how many epochs a run has finished."""
+    try:
+        return len((run / "history.jsonl").read_text(encoding="utf-8").splitlines())
+    except OSError:
+        return 0

@@ -1,0 +1,215 @@
+"""Points that are chosen one after the other, by what the earlier ones came to (Optuna)."""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from statistics import fmean
+from typing import TYPE_CHECKING, Any
+
+from blin.data.dataset import Dataset
+from blin.errors import BlinError, ConfigError
+from blin.experiments.outcomes import Outcome
+from blin.experiments.points import Point, Range, Trial, check, text_of
+from blin.experiments.results import Results
+from blin.training.trainer import METRIC, setting_classes
+
+if TYPE_CHECKING:
+    import optuna
+
+STORAGE = "optuna.log"
+
+
+@dataclass
+class _Asked:
+    """A point that Optuna chose.
+
+    Attributes:
+        number: its number there; None if it knows already what the point came to.
+        left: trainings that have not ended.
+        values: of those that are finished.
+        failed: whether one of them failed.
+    """
+
+    number: int | None
+    left: int
+    values: list[float] = field(default_factory=list)
+    failed: bool = False
+
+
+def require_optuna() -> None:
+    """Raises BlinError where Optuna is not installed."""
+    try:
+        import optuna
+    except ImportError as error:
+        raise BlinError(
+            f"a search needs Optuna, which cannot be imported ({error}): "
+            "pip install 'blin-rec[tune]'"
+        ) from error
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+
+class Search:
+    """A schedule that asks Optuna for the next point and tells it what the last one came to.
+
+    What it told and was told is kept in ``optuna.log`` in the directory, so that the same search
+    goes on where it was stopped: points that were begun come first. The n-th point depends on those
+    that were finished when it was asked for, on nothing else.
+
+    Args:
+        directory: where it is kept; it is made if need be.
+        dataset: what is learned from.
+        model: a key of ``MODELS``.
+        base: settings that all points share.
+        space: for each setting its values or their range.
+        seeds: of each point; its value is the mean over them.
+        points: how many there are to be, those of earlier calls included.
+        results: to which the points are added.
+
+    Raises:
+        ConfigError: A setting cannot have such values, or the directory has another search.
+        BlinError: Optuna is not installed, or what is kept cannot be read.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        dataset: Dataset,
+        *,
+        model: str,
+        base: Mapping[str, object],
+        space: Mapping[str, Sequence[object] | Range],
+        seeds: Sequence[int],
+        points: int,
+        results: Results,
+    ) -> None:
+        require_optuna()
+        import optuna
+        from optuna.storages import JournalStorage
+        from optuna.storages.journal import JournalFileBackend
+
+        self._dataset, self._model, self._base = dataset, model, base
+        self._seeds, self._most, self._results = tuple(seeds), points, results
+        self._space = {name: _distribution(model, name, values) for name, values in space.items()}
+        self._pending: deque[Trial] = deque()
+        self._asked: dict[str, _Asked] = {}
+        directory.mkdir(parents=True, exist_ok=True)
+        file = directory / STORAGE
+        try:
+            self._study = optuna.create_study(
+                storage=JournalStorage(JournalFileBackend(str(file))),
+                study_name="sweep",
+                direction="maximize",
+                load_if_exists=True,
+            )
+        except (ValueError, KeyError) as error:
+            raise BlinError(f"{file}: expected a search of Optuna, found: {error}") from error
+        definition = self._definition()
+        found = self._study.user_attrs.get("definition", definition)
+        if found != definition:
+            raise ConfigError(f"{directory}: it has another search; give this one another --name")
+        self._study.set_user_attr("definition", definition)
+        self._begun = deque(
+            trial
+            for trial in self._study.get_trials(deepcopy=False)
+            if trial.state == optuna.trial.TrialState.RUNNING
+        )
+        for trial in self._study.get_trials(deepcopy=False):
+            if trial.state == optuna.trial.TrialState.COMPLETE:
+                # Their runs are finished: they are found again, not trained again.
+                self._add(trial.number, trial.params, finished=True)
+
+    def next(self) -> Trial | None:
+        """Returns the next training, or None when there are no more."""
+        while not self._pending:
+            if self._begun:
+                trial = self._begun.popleft()
+                self._add(trial.number, trial.params)
+                continue
+            asked = len(self._study.get_trials(deepcopy=False))
+            if asked >= self._most:
+                return None
+            self._study.sampler = self._sampler(asked)
+            new = self._study.ask(self._space)
+            self._add(new.number, new.params)
+        return self._pending.popleft()
+
+    def ended(self, trial: Trial, outcome: Outcome | None) -> None:
+        """Tells Optuna the mean over the seeds once all trainings of a point have ended."""
+        import optuna
+
+        asked = self._asked[trial.point]
+        asked.left -= 1
+        if outcome is None:
+            asked.failed = True
+        else:
+            asked.values.append(outcome.valid[METRIC])
+        if asked.left or asked.number is None:
+            return
+        if asked.failed:
+            self._study.tell(asked.number, state=optuna.trial.TrialState.FAIL)
+        else:
+            self._study.tell(asked.number, fmean(asked.values))
+
+    def _add(self, number: int, params: Mapping[str, Any], *, finished: bool = False) -> None:
+        """Queues the trainings of a point."""
+        import optuna
+
+        changes = " ".join(f"{name}={_short(params[name])}" for name in self._space)
+        point = Point(f"{number}: {changes}", self._model, {**self._base, **params}, self._seeds)
+        try:
+            check([point])
+        except ConfigError as error:  # values that are good one by one may not go together
+            self._results.failures[point.name] = str(error)
+            self._study.tell(number, state=optuna.trial.TrialState.FAIL)
+            return
+        self._results.points.append(point)
+        trials = point.trials(self._dataset)
+        self._pending.extend(trials)
+        self._asked[point.name] = _Asked(None if finished else number, len(trials))
+
+    def _sampler(self, asked: int) -> optuna.samplers.BaseSampler:
+        # A seed for each point: one for all would begin anew whenever the search goes on.
+        from optuna.samplers import TPESampler
+
+        return TPESampler(seed=asked, constant_liar=True)
+
+    def _definition(self) -> str:
+        """Returns what must be equal for a search to go on."""
+        about = {
+            "fingerprint": self._dataset.fingerprint,
+            "model": self._model,
+            "base": dict(self._base),
+            "space": {name: repr(values) for name, values in self._space.items()},
+            "seeds": list(self._seeds),
+        }
+        return json.dumps(about, sort_keys=True)
+
+
+def _distribution(
+    model: str, name: str, values: Sequence[object] | Range
+) -> optuna.distributions.BaseDistribution:
+    """Returns what Optuna chooses from."""
+    from optuna import distributions
+
+    if not isinstance(values, Range):
+        return distributions.CategoricalDistribution(list(values))  # type: ignore[arg-type]
+    defaults = {
+        field.name: field.default for cls in setting_classes(model) for field in fields(cls)
+    }
+    kind = type(defaults.get(name))
+    low, high = values.low, values.high
+    if kind is int and low == int(low) and high == int(high):
+        return distributions.IntDistribution(int(low), int(high), log=values.log)
+    if kind is float:
+        return distributions.FloatDistribution(low, high, log=values.log)
+    if name not in defaults:
+        check([Point("base", model, {name: low}, (0,))])
+    raise ConfigError(f"{name}: expected values with commas between them, found {low}..{high}")
+
+
+def _short(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else text_of(value)

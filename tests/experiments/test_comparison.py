@@ -1,0 +1,130 @@
+"""Rows of runs that differ in their seed alone, under full ranking and among negatives."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from statistics import mean
+
+import pytest
+
+from blin.data.dataset import Dataset
+from blin.errors import CheckpointError
+from blin.experiments.comparison import (
+    Interval,
+    best_of,
+    best_of_each_model,
+    compare_with_first,
+    finished_rows,
+    rank,
+)
+from blin.experiments.points import Point
+from blin.experiments.results import Row
+from small import SMALL
+from trained import train_points
+
+POINTS = [
+    Point("wide", "blin", {**SMALL, "epochs": 1, "dim": 24}, (0,)),
+    Point("narrow", "blin", {**SMALL, "epochs": 3}, (1, 0)),
+    Point("knn", "item-knn", {}, (0, 1)),
+]
+
+
+@pytest.fixture(scope="module")
+def runs(small_dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory of the runs of four trainings and one that is not finished."""
+    place = tmp_path_factory.mktemp("runs")
+    train_points(POINTS, small_dataset, place)
+    (begun,) = train_points(
+        [Point("a", "blin-d", {**SMALL, "epochs": 1}, (0,))], small_dataset, place
+    )
+    (begun / "history.jsonl").unlink()
+    return place
+
+
+@pytest.fixture(scope="module")
+def rows(runs: Path) -> list[Row]:
+    found, left_out = finished_rows(runs, "small")
+    assert left_out == 0
+    return found
+
+
+def test_runs_that_differ_in_their_seed_alone_are_one_row(rows: list[Row]) -> None:
+    blins = sorted(rows[:2], key=lambda row: len(row.outcomes))
+    assert [row.point.name for row in blins] == ["blin dim=24 epochs=1", "blin dim=16 epochs=3"]
+    assert [list(row.outcomes) for row in blins] == [[0], [0, 1]]
+    assert rows[0].value >= rows[1].value
+    assert (rows[2].point.name, list(rows[2].outcomes)) == ("item-knn", [None])
+    assert len(rows) == 3
+
+
+def test_the_best_of_each_model_is_chosen_by_the_validation(rows: list[Row]) -> None:
+    best = best_of_each_model([rows[1], rows[2], rows[0]])
+    assert [row.point.name for row in best] == ["blin", "item-knn"]
+    assert best[0].outcomes == rows[0].outcomes
+
+
+def test_what_is_missing_is_evaluated_once_and_kept(rows: list[Row]) -> None:
+    done: list[int] = []
+    found = rank(
+        rows, negatives=20, device="cpu", on_progress=lambda here, total: done.append(here)
+    )
+    assert done == [1, 2, 3, 4]
+    files = [
+        outcome.run / "eval" / "test-uniform-20-s0.per_user.parquet"
+        for row in rows
+        for outcome in row.outcomes.values()
+    ]
+    times = [file.stat().st_mtime_ns for file in files]
+    for each in found:
+        values = [
+            json.loads((outcome.run / "eval" / "test-uniform-20-s0.json").read_text())["metrics"]
+            for outcome in each.row.outcomes.values()
+        ]
+        expected = mean(value["NDCG@10[uniform-20]"] for value in values)
+        assert each.interval("NDCG@10", 0.95).mean == pytest.approx(expected)
+        assert each.suffix == "[uniform-20]"
+    rank(rows, negatives=20, device="cpu")
+    assert [file.stat().st_mtime_ns for file in files] == times
+
+
+def test_full_ranking_is_what_the_training_measured(rows: list[Row]) -> None:
+    for each in rank(rows, device="cpu"):
+        test = [outcome.test["HR@10"] for outcome in each.row.outcomes.values()]
+        assert each.interval("HR@10", 0.9).mean == pytest.approx(mean(test))
+
+
+def test_rows_are_compared_by_the_means_over_their_seeds(rows: list[Row]) -> None:
+    ranked = rank(rows, device="cpu")
+    first, second = compare_with_first(ranked, ["NDCG@10"], confidence=0.95, resamples=199)
+    assert (first.first, first.second, second.second) == tuple(each.name for each in ranked)
+    means = [each.interval("NDCG@10", 0.95).mean for each in ranked]
+    assert first.difference == pytest.approx(means[1] - means[0])
+    assert second.difference == pytest.approx(means[2] - means[0])
+    # All p-values are at most 1, so at that level the row with the highest mean is the best.
+    best = max(ranked, key=lambda each: each.interval("NDCG@10", 0.95).mean)
+    assert best_of(ranked, "NDCG@10", level=1.0, resamples=199) == best.name
+    assert best_of(ranked, "NDCG@10", level=1e-9, resamples=199) is None
+    assert best_of(ranked[:1], "NDCG@10", level=1.0, resamples=199) is None
+
+
+def test_the_interval_of_a_mean_is_that_of_students_t() -> None:
+    # Of two values the half-width is t(0.975; 1) = 12.706 times half of their distance.
+    found = Interval.of([0.1, 0.2], 0.95)
+    assert found.mean == pytest.approx(0.15)
+    assert found.low == pytest.approx(0.15 - 12.7062 * 0.05, abs=1e-5)
+    assert found.high == pytest.approx(0.15 + 12.7062 * 0.05, abs=1e-5)
+    assert str(Interval.of([0.1, 0.1, 0.1], 0.9)) == "0.1000 ± 0.0000"
+    assert Interval.of([0.1], 0.95) == Interval(0.1, None, None)
+
+
+def test_runs_on_other_sequences_are_left_out(runs: Path, tmp_path: Path) -> None:
+    shutil.copytree(runs, tmp_path / "runs", symlinks=True)
+    first = sorted((tmp_path / "runs" / "small").glob("*/config.toml"))[0]
+    text = first.read_text().replace('fingerprint = "sha256:', 'fingerprint = "sha256:0')
+    first.write_text(text)
+    rows, left_out = finished_rows(tmp_path / "runs", "small")
+    assert (len(rows), left_out) == (2, 1)
+    with pytest.raises(CheckpointError, match="expected finished runs, found none"):
+        finished_rows(tmp_path / "runs", "nothing")

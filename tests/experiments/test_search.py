@@ -1,0 +1,143 @@
+"""A search asks for points, hears what they come to, and goes on where it was stopped."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("optuna")
+
+from blin.data.dataset import Dataset
+from blin.errors import BlinError, ConfigError
+from blin.experiments.outcomes import Outcome
+from blin.experiments.points import Range
+from blin.experiments.results import Results
+from blin.experiments.search import STORAGE, Search
+from blin.training.trainer import METRIC
+
+SPACE = {"dim": Range(8, 32), "dropout": Range(0.1, 0.5), "padding": ["zero", "repeat"]}
+
+
+def search_in(
+    place: Path, dataset: Dataset, *, points: int, results: Results | None = None, **changed: object
+) -> Search:
+    options = {"model": "blin", "base": {"num_heads": 1}, "space": SPACE, "seeds": (0, 1)}
+    return Search(
+        place,
+        dataset,
+        points=points,
+        results=results or Results(),
+        **{**options, **changed},  # type: ignore[arg-type]
+    )
+
+
+def outcome(value: float) -> Outcome:
+    return Outcome(Path("run"), 3, 2, 1.0, {METRIC: value}, {METRIC: value})
+
+
+def answer(search: Search, *, most: int = 1000) -> list[tuple[int, float, str]]:
+    """Trains one after the other, in thought: more dropout does better."""
+    seen = []
+    while len(seen) < most and (trial := search.next()) is not None:
+        search.ended(trial, outcome(float(str(trial.settings["dropout"]))))
+        found = trial.settings
+        seen.append((int(str(found["dim"])), float(str(found["dropout"])), str(found["padding"])))
+    return seen
+
+
+def test_a_search_that_is_stopped_asks_what_it_would_have_asked(
+    small_dataset: Dataset, tmp_path: Path
+) -> None:
+    whole = answer(search_in(tmp_path / "whole", small_dataset, points=24))
+    assert len(whole) == 48 and whole[0::2] == whole[1::2]
+    assert len(set(whole)) == 24
+    assert all(8 <= dim <= 32 and 0.1 <= dropout <= 0.5 for dim, dropout, _ in whole)
+    late, early = (sum(d for _, d, _ in part) / len(part) for part in (whole[28:], whole[:20]))
+    assert late > early
+
+    # Stopped after five points and one of two seeds of the sixth.
+    place = tmp_path / "stopped"
+    assert answer(search_in(place, small_dataset, points=24), most=11) == whole[:11]
+    results = Results()
+    again = answer(search_in(place, small_dataset, points=24, results=results))
+    assert len(results.points) == 24
+    # Finished points come first: their runs are found, not trained again.
+    assert again[:10] == whole[:10]
+    assert again[10:12] == whole[10:12]
+    assert again == whole
+
+
+def test_a_point_of_which_a_training_fails_is_not_chosen_by(
+    small_dataset: Dataset, tmp_path: Path
+) -> None:
+    search = search_in(tmp_path, small_dataset, points=2)
+    first, second = search.next(), search.next()
+    assert first is not None and second is not None and first.point == second.point
+    search.ended(first, outcome(0.3))
+    search.ended(second, None)
+    third = search.next()
+    assert third is not None and third.point.startswith("1: ")
+    again = search_in(tmp_path, small_dataset, points=2)
+    assert (trial := again.next()) is not None and trial.point.startswith("1: ")
+    assert again.next() is not None and again.next() is None
+
+
+def test_values_that_do_not_go_together_cost_a_point(
+    small_dataset: Dataset, tmp_path: Path
+) -> None:
+    results = Results()
+    space = {"dim": [9, 16], "num_heads": [2, 3]}
+    search = search_in(
+        tmp_path, small_dataset, points=12, space=space, base={}, seeds=(0,), results=results
+    )
+    while (trial := search.next()) is not None:
+        assert int(str(trial.settings["dim"])) % int(str(trial.settings["num_heads"])) == 0
+        search.ended(trial, outcome(0.1))
+    assert len(results.points) + len(results.failures) == 12
+    assert results.failures and all("divisor" in why for why in results.failures.values())
+
+
+def test_another_search_is_not_gone_on_with(small_dataset: Dataset, tmp_path: Path) -> None:
+    answer(search_in(tmp_path, small_dataset, points=1))
+    assert len(answer(search_in(tmp_path, small_dataset, points=2))) == 4
+    for changed in (
+        {"seeds": (0,)},
+        {"base": {}},
+        {"model": "blin-d"},
+        {"space": {"dim": Range(8, 33)}},
+    ):
+        with pytest.raises(ConfigError, match="has another search"):
+            search_in(tmp_path, small_dataset, points=2, **changed)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / STORAGE).write_text("no journal\n")
+    with pytest.raises(BlinError, match=STORAGE):
+        search_in(tmp_path / "other", small_dataset, points=2)
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "message"),
+    [
+        ("padding", Range(0, 1), "padding: expected values with commas between them"),
+        ("dim", Range(8.5, 16), "dim: expected values with commas"),
+        ("dims", Range(8, 16), 'unknown setting "dims"; did you mean "dim"?'),
+    ],
+)
+def test_what_has_no_range_is_refused(
+    small_dataset: Dataset, tmp_path: Path, name: str, values: Range, message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message.replace("?", r"\?")):
+        search_in(tmp_path, small_dataset, points=2, space={name: values})
+
+
+def test_whole_numbers_stay_whole_and_some_ranges_are_logarithmic(
+    small_dataset: Dataset, tmp_path: Path
+) -> None:
+    space = {"dim": Range(8, 4096, log=True), "learning_rate": Range(1e-5, 0.1, log=True)}
+    search = search_in(tmp_path, small_dataset, points=9, space=space, base={"num_heads": 1})
+    rates = []
+    while (trial := search.next()) is not None:
+        assert isinstance(trial.settings["dim"], int)
+        rates.append(float(str(trial.settings["learning_rate"])))
+        search.ended(trial, outcome(0.1))
+    assert sum(rate < 0.01 for rate in rates) > len(rates) / 2
