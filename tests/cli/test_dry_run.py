@@ -43,6 +43,12 @@ def test_a_dry_run_in_json(blin: Blin) -> None:
     assert told["settings"]["dim"] == 8
 
 
+@pytest.mark.parametrize("option, weight", [(("--ted",), 0.1), (("--ted", 0.25), 0.25)])
+def test_ted_has_a_weight_of_its_own(blin: Blin, option: tuple[object, ...], weight: float) -> None:
+    told = json.loads(blin(*DRY, *option, "--json").stdout)
+    assert told["settings"]["ted_weight"] == weight
+
+
 def test_a_dry_run_downloads_nothing_and_resumes_nothing(blin: Blin) -> None:
     before = everything()
     result = blin("train", "--dataset", "ml-1m", "--dry-run")
