@@ -143,6 +143,8 @@ class TrainedModel:
         name, num_items = description["model"], description["num_items"]
         sparse = _make_room(module, header)
         check_tensors(weights, header, tensors_of(module))
+        # The description may be older than the weights, and know less of the settings.
+        description["config"] = asdict(module.config)  # type: ignore[call-overload]
         _check_description(file, description, header)
         ids = path / "items.parquet"
         item_ids = Vocabulary.read(ids, first=1, error=CheckpointError, expected=num_items)
