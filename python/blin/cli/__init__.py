@@ -23,6 +23,7 @@ from blin.cli.models import models
 from blin.cli.preprocess import preprocess
 from blin.cli.recommend import recommend
 from blin.cli.report import report
+from blin.cli.reproduce import reproduce
 from blin.cli.sweep import sweep
 from blin.cli.train import train
 
@@ -77,6 +78,7 @@ for command in (
     compare,
     sweep,
     ablate,
+    reproduce,
     report,
     bench,
     recommend,

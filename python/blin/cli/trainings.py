@@ -45,6 +45,13 @@ class Trainings:
     threads: int | None
     output: Output
 
+    @property
+    def threads_of_each(self) -> int:
+        """Of each training: as many as were asked for, or an even share of the cores."""
+        from blin.experiments.side_by_side import cores
+
+        return self.threads or max(1, cores() // self.jobs)
+
     def directory(self, dataset: Dataset, name: str) -> Path:
         """Returns where the results of a sweep are kept."""
         return self.runs_dir / dataset.name / "sweeps" / name
@@ -58,11 +65,11 @@ class Trainings:
             KeyboardInterrupt: A stop was asked for, and all is saved.
         """
         from blin.experiments.results import write_results
-        from blin.experiments.side_by_side import Place, cores, train_side_by_side
+        from blin.experiments.side_by_side import Place, train_side_by_side
 
         directory = self.directory(dataset, name)
-        threads = self.threads or max(1, cores() // self.jobs)
-        place = Place(dataset, self.runs_dir, directory / "logs", self.device, threads)
+        logs = directory / "logs"
+        place = Place(dataset, self.runs_dir, logs, self.device, self.threads_of_each)
         with _display(self.output, total, self.jobs) as display:
 
             def on_change(change: Change) -> None:

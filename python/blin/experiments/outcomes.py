@@ -95,7 +95,7 @@ class KnownRuns:
         for run in runs:
             if (outcome := outcome_of(run)) is not None:
                 return run, outcome
-        return (max(runs, key=_epochs), None) if runs else None
+        return (max(runs, key=epochs_of), None) if runs else None
 
 
 def complete_settings(config: Mapping[str, Any]) -> dict[str, object]:
@@ -108,7 +108,8 @@ def complete_settings(config: Mapping[str, Any]) -> dict[str, object]:
     return all_settings(config["model"], config["settings"])
 
 
-def _epochs(run: Path) -> int:
+def epochs_of(run: Path) -> int:
+    """Returns how many epochs a run has finished."""
     try:
         return len((run / "history.jsonl").read_text(encoding="utf-8").splitlines())
     except OSError:

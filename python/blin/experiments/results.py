@@ -94,6 +94,12 @@ class Results:
             if each
         ]
 
+    def part(self, points: Sequence[Point]) -> Results:
+        """Returns the results of some of the points, without what failed."""
+        part = Results(points)
+        part._outcomes = self._outcomes
+        return part
+
     @property
     def best(self) -> Row | None:
         """The row that does best on the validation items; the first of equal ones."""
