@@ -78,9 +78,11 @@ th.number, td.number {{ text-align: right; }} td.number, tbody th {{ white-space
 td.text {{ min-width: 12rem; }} td code {{ overflow-wrap: anywhere; }}
 td small {{ display: block; font-size: .88em; }}
 tbody th {{ position: sticky; left: 0; background: var(--paper); }}
-.swatch {{ display: inline-block; width: 1.8rem; height: .5rem; margin-right: .4rem; }}
+.swatch {{ display: inline-block; width: 1.8rem; height: .5rem; margin-right: .4rem;
+  print-color-adjust: exact; }}
 @media (max-width: 34rem) {{ dl {{ display: block; }} dd {{ border: 0; padding-top: 0; }} }}
-@media print {{ body {{ max-width: none; padding: 0; font-size: 10pt; }}
+@media print {{ body {{ max-width: none; padding: 0; font-size: 9pt; }}
+  h1 {{ font-size: 16pt; }} h2 {{ font-size: 12pt; }} h3, figcaption {{ font-size: 9pt; }}
   .scroll {{ overflow: visible; }} table {{ font-size: 7.5pt; overflow-wrap: anywhere; }}
   th, td {{ padding-right: .4rem; }} td.text {{ min-width: 0; }} tr {{ break-inside: avoid; }}
   td.number, tbody th {{ white-space: normal; }} .plots {{ grid-template-columns: 1fr 1fr; }}

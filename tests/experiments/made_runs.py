@@ -29,11 +29,19 @@ PROTOCOL = {
 
 
 def make_run(
-    path: Path, ranks: Sequence[int] | None, *, model: str = "blin", epochs: int = 3, **changes: Any
+    path: Path,
+    ranks: Sequence[int] | None,
+    *,
+    model: str = "blin",
+    epochs: int = 3,
+    epochs_wanted: int | None = None,
+    **changes: Any,
 ) -> Path:
     """Writes a run of a model whose test ranks, one a user, are given, if it was tested."""
     (path / "eval").mkdir(parents=True)
     settings = SETTINGS | changes
+    if epochs_wanted is not None:
+        settings["epochs"] = epochs_wanted
     config = written_by() | {"model": model, "dataset": "shop", "dataset_path": str(path / "data")}
     config |= {"fingerprint": "sha256:0", "threads": 1, "settings": settings}
     (path / "config.toml").write_text(tomli_w.dumps(config), encoding="utf-8")

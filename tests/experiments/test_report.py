@@ -99,6 +99,19 @@ def test_a_sweep_is_of_runs_that_differ_in_the_weight_alone(tmp_path):
     assert sweeps_of(report.tables[0], "HR@99") == []
 
 
+def test_a_patience_that_was_not_needed_tells_runs_not_apart(tmp_path):
+    paths = [
+        make_run(tmp_path / "a", [1, 20], kl_weight=1.0, epochs_wanted=3),
+        make_run(tmp_path / "b", [1, 1], kl_weight=0.0, patience=30, epochs_wanted=3),
+        make_run(tmp_path / "c", [1, 1], kl_weight=2.0, patience=1, epochs_wanted=9),
+    ]
+    (report,) = gather(paths, resamples=199)
+    (sweep,) = sweeps_of(report.tables[0], "HR@10")
+    assert [run.letter for run in sweep.runs] == ["A", "B"]
+    assert report.differences["B"] == "kl_weight = 0.0"
+    assert report.differences["C"] == "kl_weight = 2.0, epochs = 9"
+
+
 def test_datasets_are_told_apart_by_their_sequences(tmp_path):
     paths = [make_run(tmp_path / "a", GOOD), make_run(tmp_path / "b", GOOD)]
     config = (tmp_path / "b" / "config.toml").read_text().replace("sha256:0", "sha256:1")

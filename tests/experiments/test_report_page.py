@@ -96,6 +96,18 @@ def test_the_same_runs_give_the_same_bytes(tmp_path):
     assert page(gather(paths, resamples=199)) == page(gather(paths, resamples=199))
 
 
+def test_datasets_have_parts_of_their_own(tmp_path):
+    paths = [make_run(tmp_path / name, [1, 2, 3]) for name in "ab"]
+    config = (paths[1] / "config.toml").read_text().replace('"shop"', '"mall"')
+    (paths[1] / "config.toml").write_text(config)
+    content = page(gather(paths, resamples=199))
+    parsed = Page(content)
+    assert len(parsed.ids) == len(set(parsed.ids))
+    assert {reference[1:] for reference in parsed.references} <= set(parsed.ids)
+    assert "<title>Runs on shop, mall</title>" in content
+    assert content.index("<h2>shop</h2>") < content.index("<h2>mall</h2>")
+
+
 def test_many_runs_fit_on_one_page(tmp_path):
     paths = [make_run(tmp_path / f"{number}", [1, 9], dim=4 + number) for number in range(30)]
     Page(page(gather(paths)))

@@ -8,7 +8,7 @@ import torch
 from blin.batch import Batch
 from blin.data.dataset import Dataset
 from blin.errors import ConfigError
-from blin.models.cl4srec import CL4SRecConfig, CL4SRecModel, contrastive_loss
+from blin.models.cl4srec import CL4SRec, CL4SRecConfig, contrastive_loss
 from learned import lively, loader_of, module_of
 from reference import cl4srec as reference
 from reference import objective as reference_objective
@@ -87,7 +87,7 @@ def test_the_mask_is_read_and_learns_but_is_never_scored(small_dataset: Dataset)
 
 def test_the_operators_are_those_that_have_a_ratio() -> None:
     def operators(**settings: Any) -> list[tuple[str, float]]:
-        spec = CL4SRecModel(12, CL4SRecConfig(**settings)).batch_spec
+        spec = CL4SRec(12, CL4SRecConfig(**settings)).batch_spec
         return [(one.operator, one.ratio) for one in spec.augmentations]
 
     assert operators() == [("crop", 0.6), ("mask", 0.3), ("reorder", 0.6)]

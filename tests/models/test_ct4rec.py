@@ -10,7 +10,7 @@ from blin.batch import Batch
 from blin.data.dataset import Dataset
 from blin.errors import ConfigError
 from blin.models import ct4rec
-from blin.models.ct4rec import CT4RecConfig, CT4RecModel, similarity_divergence
+from blin.models.ct4rec import CT4Rec, CT4RecConfig, similarity_divergence
 from learned import lively, loader_of, module_of
 from reference import ct4rec as reference
 from reference import objective as reference_objective
@@ -128,9 +128,9 @@ def test_what_has_no_weight_is_not_computed(
 
 def test_its_parameters_are_those_of_sasrec() -> None:
     config = CT4RecConfig(dim=8, max_len=9)
-    spec = CT4RecModel(12, config).batch_spec
+    spec = CT4Rec(12, config).batch_spec
     assert (spec.views, spec.num_negatives, spec.negatives_per) == (2, 50, "position")
-    names = CT4RecModel(12, config).state_dict().keys()
+    names = CT4Rec(12, config).state_dict().keys()
     assert names == module_of("sasrec", 12, dim=8, max_len=9).state_dict().keys()
 
 

@@ -8,7 +8,7 @@ import torch
 from blin.batch import Batch
 from blin.data.dataset import Dataset
 from blin.errors import ConfigError
-from blin.models.esasrec import ESASRecConfig, ESASRecModel
+from blin.models.esasrec import ESASRec, ESASRecConfig
 from learned import loader_of, module_of
 from reference import esasrec as reference
 from reference import objective as reference_objective
@@ -44,7 +44,7 @@ def test_states_and_loss_are_those_of_the_formulas(
 
 
 def test_by_default_each_step_has_256_negatives_of_its_own() -> None:
-    spec = ESASRecModel(12, ESASRecConfig()).batch_spec
+    spec = ESASRec(12, ESASRecConfig()).batch_spec
     assert (spec.num_negatives, spec.negatives_per, spec.exclude_history) == (
         256,
         "position",
@@ -66,7 +66,7 @@ def test_closed_gates_let_nothing_through(small_dataset: Dataset) -> None:
 
 def test_weights_start_as_wide_as_their_matrix_is_narrow() -> None:
     torch.manual_seed(0)
-    model = ESASRecModel(1000, ESASRecConfig(dim=32))
+    model = ESASRec(1000, ESASRecConfig(dim=32))
     table, gate = model.item_embedding.weight, model.blocks[0].feed_forward.gate.weight
     assert not table[0].any()
     for weight in (table[1:], gate):
@@ -79,7 +79,7 @@ def test_parameters_are_counted() -> None:
     config = ESASRecConfig(dim=dim, max_len=n, num_blocks=blocks)
     expected = (items + 1 + n) * dim
     expected += blocks * (4 * dim**2 + 4 * dim + 12 * dim**2 + 2 * (dim**2 + dim) + 4 * dim)
-    model = ESASRecModel(items, config)
+    model = ESASRec(items, config)
     assert sum(parameter.numel() for parameter in model.parameters()) == expected
 
 

@@ -13,20 +13,20 @@ from blin.batch import Augmentation, Batch
 from blin.data.dataset import Dataset
 from blin.data.loader import Rows, TrainingLoader, history_batch
 from blin.errors import ConfigError
-from blin.models.mstein import MSteinConfig, MSteinModel
+from blin.models.mstein import MStein, MSteinConfig
 from learned import loader_of, module_of
 from reference import mstein as reference
 
 SMALL: dict[str, Any] = {"dim": 4, "max_len": 16, "num_blocks": 2, "num_negatives": 2}
 
 
-def model_of(num_items: int, **settings: Any) -> MSteinModel:
+def model_of(num_items: int, **settings: Any) -> MStein:
     model = module_of("mstein", num_items, **{**SMALL, **settings})
-    assert isinstance(model, MSteinModel)
+    assert isinstance(model, MStein)
     return model
 
 
-def batch_of(dataset: Dataset, model: MSteinModel, **rows: Any) -> Batch:
+def batch_of(dataset: Dataset, model: MStein, **rows: Any) -> Batch:
     loader = loader_of(dataset, model.batch_spec, "mstein", batch_size=3, **{**SMALL, **rows})
     return loader.batch(loader.users, 0, 0)
 
@@ -65,7 +65,7 @@ def test_scores_are_distances(small_dataset: Dataset) -> None:
 def test_the_loss_is_that_of_one_pair_after_the_other(
     small_dataset: Dataset, copies: str, temperature: float
 ) -> None:
-    model = model_of(small_dataset.num_items, temperature=temperature, cf_weight=0.3)
+    model = model_of(small_dataset.num_items, temperature=temperature, contrast_weight=0.3)
     batch = batch_of(small_dataset, model, padding="repeat", copies=copies)
     weights = {name: tensor.clone().requires_grad_() for name, tensor in model.state_dict().items()}
     ours = model(batch)
@@ -86,7 +86,7 @@ def test_the_loss_is_that_of_one_pair_after_the_other(
 
 
 def test_without_a_contrast_there_are_no_augmented_views(small_dataset: Dataset) -> None:
-    model = model_of(small_dataset.num_items, cf_weight=0.0)
+    model = model_of(small_dataset.num_items, contrast_weight=0.0)
     batch = batch_of(small_dataset, model)
     assert batch.augmented == ()
     assert model(batch).parts.keys() == {"sequence", "pvn"}
@@ -106,7 +106,7 @@ def test_a_contrast_of_one_sequence_has_nothing_to_tell_apart(small_dataset: Dat
 
 def test_the_published_temperature_is_finite_in_single_precision(small_dataset: Dataset) -> None:
     """Even where all views are the same: similarities of up to 1/τ, and nothing above."""
-    model = model_of(small_dataset.num_items, temperature=1e-6, cf_weight=1.0).float()
+    model = model_of(small_dataset.num_items, temperature=1e-6, contrast_weight=1.0).float()
     batch = batch_of(small_dataset, model)
     losses = model(replace(batch, augmented=(batch.augmented[0], batch.augmented[0])))
     losses.total.backward()
@@ -126,7 +126,7 @@ def test_the_mask_token_is_no_candidate(small_dataset: Dataset) -> None:
 def test_parameters_are_counted() -> None:
     """Two tables of V + 2 items and N positions; a block has 2 · 12 D² weights and its rest."""
     num_items, dim, n, blocks = 12, 8, 9, 3
-    model = MSteinModel(num_items, MSteinConfig(dim=dim, max_len=n, num_blocks=blocks))
+    model = MStein(num_items, MSteinConfig(dim=dim, max_len=n, num_blocks=blocks))
     expected = 2 * (num_items + 2 + n) * dim + 2 * 2 * dim
     expected += blocks * 2 * (12 * dim * dim + 3 * dim + dim + 5 * dim + 4 * dim)
     assert sum(parameter.numel() for parameter in model.parameters()) == expected
@@ -138,13 +138,13 @@ def test_parameters_are_counted() -> None:
         ({"dim": 6, "num_heads": 4}, "num_heads: expected a divisor of dim 6, found 4"),
         ({"num_negatives": 0}, "num_negatives: expected at least 1, found 0"),
         ({"pvn_weight": -1.0}, "pvn_weight: expected at least 0, found -1.0"),
-        ({"cf_weight": -0.5}, "cf_weight: expected at least 0, found -0.5"),
+        ({"contrast_weight": -0.5}, "contrast_weight: expected at least 0, found -0.5"),
         ({"temperature": 0.0}, "temperature: expected above 0, found 0.0"),
         ({"crop_ratio": -0.1}, r"crop_ratio: expected a number in \[0, 1\], found -0.1"),
         ({"mask_ratio": 1.5}, r"mask_ratio: expected a number in \[0, 1\], found 1.5"),
         (
             {"crop_ratio": 0.0, "mask_ratio": 0.0, "reorder_ratio": 0.0},
-            "cf_weight: expected 0 where crop_ratio, .* are 0, found 0.005",
+            "contrast_weight: expected 0 where crop_ratio, .* are 0, found 0.005",
         ),
     ],
 )

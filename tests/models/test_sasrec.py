@@ -12,7 +12,7 @@ from blin.data.dataset import Dataset
 from blin.data.loader import Rows, TrainingLoader, history_batch
 from blin.errors import ConfigError
 from blin.models.blin import BlinConfig, BlinModel
-from blin.models.sasrec import SASRecConfig, SASRecModel
+from blin.models.sasrec import SASRec, SASRecConfig
 from reference import objective as reference_objective
 from reference import sasrec as reference
 
@@ -34,10 +34,10 @@ LOSSES: dict[str, dict[str, Any]] = {
 }
 
 
-def build(num_items: int = V, **settings: Any) -> SASRecModel:
+def build(num_items: int = V, **settings: Any) -> SASRec:
     torch.manual_seed(0)
     config = SASRecConfig(**{"dim": 4, "max_len": 8, **settings})
-    model = SASRecModel(num_items, config).double().eval()
+    model = SASRec(num_items, config).double().eval()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.normal_(std=0.5)
@@ -49,13 +49,13 @@ def weights_of(model: torch.nn.Module) -> dict[str, Tensor]:
     return {name: value.detach() for name, value in model.state_dict().items()}
 
 
-def histories(model: SASRecModel, rows: list[list[int]]) -> Batch:
+def histories(model: SASRec, rows: list[list[int]]) -> Batch:
     ends = np.cumsum([len(row) for row in rows])
     flat = np.array([item for row in rows for item in row], dtype=np.uint32)
     return history_batch(flat, ends - [len(row) for row in rows], ends, model.batch_spec)
 
 
-def training_batch(dataset: Dataset, model: SASRecModel, **rows: Any) -> Batch:
+def training_batch(dataset: Dataset, model: SASRec, **rows: Any) -> Batch:
     filled = {"padding": "zero", "fit": "whole", "copies": "reset", "pack": True, **rows}
     loader = TrainingLoader(dataset, model.batch_spec, Rows(**filled), batch_size=5, seed=3)
     return loader.batch(loader.users, 0, 0)

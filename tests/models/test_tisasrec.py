@@ -16,7 +16,7 @@ from blin.batch import Batch, View
 from blin.data.dataset import Dataset
 from blin.data.loader import Rows, TrainingLoader, history_batch
 from blin.errors import ConfigError
-from blin.models.tisasrec import TiSASRecConfig, TiSASRecModel
+from blin.models.tisasrec import TiSASRec, TiSASRecConfig
 from blin.nn.attention.intervals import time_intervals
 from learned import module_of
 from reference import objective as reference_objective
@@ -25,13 +25,13 @@ from reference import tisasrec as reference
 SMALL: dict[str, Any] = {"dim": 4, "num_blocks": 2, "max_len": 16, "max_interval": 6}
 
 
-def model_of(num_items: int, **settings: Any) -> TiSASRecModel:
+def model_of(num_items: int, **settings: Any) -> TiSASRec:
     model = module_of("tisasrec", num_items, **{**SMALL, **settings})
-    assert isinstance(model, TiSASRecModel)
+    assert isinstance(model, TiSASRec)
     return model
 
 
-def weights_of(model: TiSASRecModel) -> dict[str, Tensor]:
+def weights_of(model: TiSASRec) -> dict[str, Tensor]:
     return {name: value.detach() for name, value in model.state_dict().items()}
 
 
@@ -43,7 +43,7 @@ def uneven(dataset: Dataset) -> Dataset:
     return copy
 
 
-def batch_of(dataset: Dataset, model: TiSASRecModel, *, times: bool = True, **rows: Any) -> Batch:
+def batch_of(dataset: Dataset, model: TiSASRec, *, times: bool = True, **rows: Any) -> Batch:
     dataset = uneven(dataset)
     if not times:
         dataset.timestamps = None
@@ -191,7 +191,7 @@ def test_parameters_are_counted() -> None:
     config = TiSASRecConfig(dim=dim, max_len=n, max_interval=most, num_blocks=3)
     expected = (num_items + 1 + 2 * n + 2 * (most + 1)) * dim + 2 * dim
     expected += 3 * (5 * dim * dim + 5 * dim + 2 * 2 * dim)
-    model = TiSASRecModel(num_items, config)
+    model = TiSASRec(num_items, config)
     assert sum(parameter.numel() for parameter in model.parameters()) == expected
 
 

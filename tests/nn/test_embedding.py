@@ -51,3 +51,15 @@ def test_a_bias_is_added_to_the_dot_products() -> None:
     states, table, bias = torch.randn(2, 3, 4), torch.randn(6, 4), torch.randn(6)
     ones, biased = append_bias(states, table, bias)
     torch.testing.assert_close(ones @ biased.t(), states @ table.t() + bias)
+
+
+def test_tokens_are_read_like_items_and_never_scored() -> None:
+    torch.manual_seed(0)
+    embedding = ItemEmbedding(5, 3, tokens=2)
+    assert embedding.weight.shape == (8, 3) and embedding.items.shape == (6, 3)
+    assert torch.equal(embedding(torch.tensor([6, 7])), embedding.weight[6:])
+    states = torch.randn(2, 3)
+    scores = embedding.score(states)
+    torch.testing.assert_close(scores, states @ embedding.weight[:6].t())
+    candidates = torch.tensor([[5, 1], [2, 2]])
+    torch.testing.assert_close(embedding.score(states, candidates), scores.gather(1, candidates))

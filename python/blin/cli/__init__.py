@@ -11,6 +11,7 @@ import os
 import click
 
 from blin.cli.ablate import ablate
+from blin.cli.bench import bench
 from blin.cli.compare import compare
 from blin.cli.datasets import datasets
 from blin.cli.demo import demo
@@ -79,6 +80,7 @@ for command in (
     ablate,
     reproduce,
     report,
+    bench,
     recommend,
     datasets,
     models,

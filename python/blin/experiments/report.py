@@ -20,6 +20,7 @@ from blin.checkpoint import WEIGHTS_FILE, count_parameters, open_run_dataset, re
 from blin.errors import BlinError, CheckpointError, reason_of
 from blin.evaluation.per_user import SUFFIX, PerUser, read_per_user
 from blin.evaluation.significance import clearly_best
+from blin.experiments.points import text_of
 from blin.files import parse_json, read_bounded
 from blin.models import MODELS
 
@@ -107,6 +108,12 @@ class ReportedRun:
     def settings(self) -> dict[str, Any]:
         """All settings."""
         return self.config["settings"]  # type: ignore[no-any-return]
+
+    @cached_property
+    def telling_settings(self) -> dict[str, Any]:
+        """The settings but the seed, and but a patience that all epochs did not exhaust."""
+        idle = {"patience"} if self.epochs == self.settings.get("epochs") else set()
+        return {k: v for k, v in self.settings.items() if k != "seed" and k not in idle}
 
     @cached_property
     def epochs(self) -> int:
@@ -209,19 +216,20 @@ class DatasetReport:
 
     @cached_property
     def differences(self) -> dict[str, str]:
-        """Letter → the settings, besides the seed, that most runs which have them have not."""
-        names = list(dict.fromkeys(name for run in self.runs for name in run.settings))
+        """Letter → the settings that tell a run from most of those that have them, too."""
+        told = {run.letter: run.telling_settings for run in self.runs}
+        names = dict.fromkeys(name for settings in told.values() for name in settings)
         usual = {}
         for name in names:
-            values = [setting_text(run.settings[name]) for run in self.runs if name in run.settings]
+            values = [text_of(each[name]) for each in told.values() if name in each]
             usual[name] = Counter(values).most_common(1)[0][0]
         return {
-            run.letter: ", ".join(
-                f"{name} = {setting_text(value)}"
-                for name, value in run.settings.items()
-                if name != "seed" and setting_text(value) != usual[name]
+            letter: ", ".join(
+                f"{name} = {text_of(value)}"
+                for name, value in settings.items()
+                if text_of(value) != usual[name]
             )
-            for run in self.runs
+            for letter, settings in told.items()
         }
 
 
@@ -229,11 +237,6 @@ def letter_of(place: int) -> str:
     """Returns A, B, …, Z, A1, B1, … for 0, 1, …."""
     turn, letter = divmod(place, 26)
     return chr(ord("A") + letter) + (str(turn) if turn else "")
-
-
-def setting_text(value: object) -> str:
-    """Returns a setting as TOML has it, nearly: ``0.5``, ``true``, ``softmax``."""
-    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def finished_runs(runs_dir: Path, dataset: str) -> list[Path]:
@@ -328,7 +331,7 @@ def seeds_of(table: Table) -> list[Seeds]:
     """
     members: dict[str, list[tuple[ReportedRun, Evaluated]]] = {}
     for run, found in table.rows:
-        key = json.dumps([run.model, _without(run.settings, "seed")], sort_keys=True, default=str)
+        key = json.dumps([run.model, run.telling_settings], sort_keys=True, default=str)
         members.setdefault(key, []).append((run, found))
     groups = []
     for rows in members.values():
@@ -361,7 +364,7 @@ def sweeps_of(table: Table, metric: str) -> list[Sweep]:
         if name is None or name not in found.metrics or not isinstance(weight, (int, float)):
             continue
         module = MODELS[run.model].module.__name__ if run.model in MODELS else run.model
-        rest = _without(run.settings, "seed", AGREEMENT)
+        rest = {k: v for k, v in run.telling_settings.items() if k != AGREEMENT}
         key = json.dumps([module, rest], sort_keys=True, default=str)
         members.setdefault(key, []).append((float(weight), run, found.metrics[name]))
     found_sweeps = []
@@ -501,7 +504,3 @@ def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
         if not math.isfinite(value):
             raise ValueError(f"{name} is {value}")
     return numbers
-
-
-def _without(settings: Mapping[str, Any], *names: str) -> dict[str, Any]:
-    return {name: value for name, value in settings.items() if name not in names}

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from blin import markup
 from blin.data import health_page
+from blin.experiments.points import text_of
 from blin.experiments.report import (
     AGREEMENT,
     LEVEL,
@@ -21,7 +22,6 @@ from blin.experiments.report import (
     Sweep,
     Table,
     seeds_of,
-    setting_text,
     sweeps_of,
 )
 
@@ -494,7 +494,7 @@ def _setting_table(report: DatasetReport) -> str:
         [
             (
                 escape(name),
-                *(escape(setting_text(run.settings.get(name, "–"))) for run in report.runs),
+                *(escape(text_of(run.settings.get(name, "–"))) for run in report.runs),
             )
             for name in names
         ],
@@ -609,9 +609,7 @@ def _letters(runs: Sequence[ReportedRun]) -> str:
 
 
 def _settings(run: ReportedRun, names: Iterable[str]) -> list[str]:
-    return [
-        f"{name} = {setting_text(run.settings[name])}" for name in names if name in run.settings
-    ]
+    return [f"{name} = {text_of(run.settings[name])}" for name in names if name in run.settings]
 
 
 def _title(report: DatasetReport, table: Table) -> str:

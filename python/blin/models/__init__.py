@@ -11,22 +11,22 @@ from blin.batch import Batch, BatchSpec, Interactions, Losses, View
 from blin.models.bert4rec import BERT4Rec, BERT4RecConfig
 from blin.models.blin import BlinConfig, BlinModel
 from blin.models.caser import Caser, CaserConfig
-from blin.models.cl4srec import CL4SRecConfig, CL4SRecModel
-from blin.models.ct4rec import CT4RecConfig, CT4RecModel
-from blin.models.esasrec import ESASRecConfig, ESASRecModel
+from blin.models.cl4srec import CL4SRec, CL4SRecConfig
+from blin.models.ct4rec import CT4Rec, CT4RecConfig
+from blin.models.esasrec import ESASRec, ESASRecConfig
 from blin.models.gru4rec import GRU4Rec, GRU4RecConfig
 from blin.models.item_knn import ItemKNN, ItemKNNConfig
 from blin.models.linrec import LinRec, LinRecConfig
 from blin.models.markov import Markov, MarkovConfig
-from blin.models.mstein import MSteinConfig, MSteinModel
+from blin.models.mstein import MStein, MSteinConfig
 from blin.models.popularity import (
     Popularity,
     PopularityConfig,
     RecentPopularity,
     RecentPopularityConfig,
 )
-from blin.models.sasrec import SASRecConfig, SASRecModel
-from blin.models.tisasrec import TiSASRecConfig, TiSASRecModel
+from blin.models.sasrec import SASRec, SASRecConfig
+from blin.models.tisasrec import TiSASRec, TiSASRecConfig
 from blin.nn.embedding import ItemEmbedding
 
 
@@ -116,16 +116,16 @@ MODELS = {
     "blin-d": Model(BlinModel, BlinConfig, {"attention": "softmax"}),
     "blin-dwc": Model(BlinModel, BlinConfig, {"kernel_size": 0}),
     "blin-bkl": Model(BlinModel, BlinConfig, {"kl_weight": 0.0}),
-    "sasrec": Model(SASRecModel, SASRecConfig),
+    "sasrec": Model(SASRec, SASRecConfig),
     "gru4rec": Model(GRU4Rec, GRU4RecConfig),
     "caser": Model(Caser, CaserConfig, {"weight_decay": 1e-6}),
     "bert4rec": Model(BERT4Rec, BERT4RecConfig),
-    "tisasrec": Model(TiSASRecModel, TiSASRecConfig, {"weight_decay": 5e-5}),
+    "tisasrec": Model(TiSASRec, TiSASRecConfig, {"weight_decay": 5e-5}),
     "linrec": Model(LinRec, LinRecConfig),
-    "cl4srec": Model(CL4SRecModel, CL4SRecConfig),
-    "ct4rec": Model(CT4RecModel, CT4RecConfig),
-    "mstein": Model(MSteinModel, MSteinConfig),
-    "esasrec": Model(ESASRecModel, ESASRecConfig),
+    "cl4srec": Model(CL4SRec, CL4SRecConfig),
+    "ct4rec": Model(CT4Rec, CT4RecConfig),
+    "mstein": Model(MStein, MSteinConfig),
+    "esasrec": Model(ESASRec, ESASRecConfig),
     "popularity": Model(Popularity, PopularityConfig),
     "recent-popularity": Model(RecentPopularity, RecentPopularityConfig),
     "markov": Model(Markov, MarkovConfig),

@@ -13,7 +13,7 @@ from torch import Tensor
 from blin.batch import Augmentation, Batch, BatchSpec, Losses, View
 from blin.config import check_at_least
 from blin.errors import ConfigError
-from blin.models.sasrec import SASRecConfig, SASRecModel
+from blin.models.sasrec import SASRec, SASRecConfig
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class CL4SRecConfig(SASRecConfig):
         return tuple(Augmentation(name, ratio) for name, ratio in ratios.items() if ratio > 0)
 
 
-class CL4SRecModel(SASRecModel):
+class CL4SRec(SASRec):
     """Scores the next item from a history.
 
     Args:

@@ -14,7 +14,7 @@ from blin.batch import Batch, BatchSpec, Losses, View
 from blin.config import check_at_least
 from blin.losses import MASKED
 from blin.models.objective import AgreementConfig, next_item_loss
-from blin.models.sasrec import SASRecConfig, SASRecModel
+from blin.models.sasrec import SASRec, SASRecConfig
 
 SCALE = 5.0
 """What the cosines are multiplied with before they become probabilities."""
@@ -47,7 +47,7 @@ class CT4RecConfig(SASRecConfig, AgreementConfig):
         return 2 if self.kl_weight > 0 or self.similarity_weight > 0 else 1
 
 
-class CT4RecModel(SASRecModel):
+class CT4Rec(SASRec):
     """Scores the next item from a history.
 
     Args:

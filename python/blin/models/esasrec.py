@@ -38,7 +38,7 @@ class ESASRecConfig(EncoderConfig):
         check_probability(self, "attention_dropout")
 
 
-class ESASRecModel(Encoder):
+class ESASRec(Encoder):
     """Scores the next item from a history.
 
     Args:

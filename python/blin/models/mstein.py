@@ -41,7 +41,7 @@ class MSteinConfig:
         num_negatives: K, the negatives of its own that each target competes with, none of them in
             the user's training sequence.
         pvn_weight: weight of the triangle of state, target and negative.
-        cf_weight: weight of the contrast of two augmented views; 0 for no such views.
+        contrast_weight: weight of the contrast of two augmented views; 0 for no such views.
         temperature: τ, what similarities are divided by in the contrast.
         crop_ratio: how much of a history cropping keeps; 0 for no cropping.
         mask_ratio: how much of a history masking hides; 0 for no masking.
@@ -55,7 +55,7 @@ class MSteinConfig:
     dropout: float = 0.1
     num_negatives: int = 1
     pvn_weight: float = 0.01
-    cf_weight: float = 0.005
+    contrast_weight: float = 0.005
     temperature: float = 1e-4
     crop_ratio: float = 0.2
     mask_ratio: float = 0.7
@@ -69,7 +69,7 @@ class MSteinConfig:
                 f"num_heads: expected a divisor of dim {self.dim}, found {self.num_heads}"
             )
         check_probability(self, "dropout")
-        check_at_least(self, 0, "pvn_weight", "cf_weight")
+        check_at_least(self, 0, "pvn_weight", "contrast_weight")
         if not self.temperature > 0:
             raise ConfigError(f"temperature: expected above 0, found {self.temperature}")
         for name in ("crop_ratio", "mask_ratio", "reorder_ratio"):
@@ -77,10 +77,10 @@ class MSteinConfig:
                 raise ConfigError(
                     f"{name}: expected a number in [0, 1], found {getattr(self, name)}"
                 )
-        if self.cf_weight > 0 and not self.augmentations:
+        if self.contrast_weight > 0 and not self.augmentations:
             raise ConfigError(
-                "cf_weight: expected 0 where crop_ratio, mask_ratio and reorder_ratio are 0, "
-                f"found {self.cf_weight}"
+                "contrast_weight: expected 0 where crop_ratio, mask_ratio and reorder_ratio are 0, "
+                f"found {self.contrast_weight}"
             )
 
     @property
@@ -92,10 +92,10 @@ class MSteinConfig:
             "reorder": self.reorder_ratio,
         }
         chosen = (Augmentation(name, ratio) for name, ratio in ratios.items() if ratio > 0)
-        return tuple(chosen) if self.cf_weight > 0 else ()
+        return tuple(chosen) if self.contrast_weight > 0 else ()
 
 
-class MSteinModel(nn.Module):
+class MStein(nn.Module):
     """Scores the next item by how near it is to a history.
 
     Args:
@@ -177,7 +177,7 @@ class MSteinModel(nn.Module):
                 second.segments,
                 temperature=config.temperature,
             )
-            total = total + config.cf_weight * contrast
+            total = total + config.contrast_weight * contrast
             parts["contrast"] = contrast.detach()
         return Losses(total, parts)
 

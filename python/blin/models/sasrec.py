@@ -40,7 +40,7 @@ class SASRecConfig(EncoderConfig):
         check_one_of(self, activation=ACTIVATIONS)
 
 
-class SASRecModel(Encoder):
+class SASRec(Encoder):
     """Scores the next item from a history (SASRec, section III).
 
     Args:

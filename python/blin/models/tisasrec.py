@@ -45,7 +45,7 @@ class TiSASRecConfig(EncoderConfig):
         check_one_of(self, positions=("absolute", "per-copy", "reversed"))
 
 
-class TiSASRecModel(Encoder):
+class TiSASRec(Encoder):
     """Scores the next item from a history and its times (TiSASRec, section 3).
 
     Positions and intervals have embeddings for keys and for values, which all blocks share.
