@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -91,11 +92,15 @@ def binary_loss(
 ) -> SequenceLoss:
     """Sums the binary cross-entropy of each view, calibrated or not, and the KL of two.
 
-        BCE = - Σ_v Σ_t w_vt [ β log σ(s_vt⁺) + Σ_k log(1 - σ(s_vtk⁻)) ] / (K + 1)
+        BCE = - Σ_v Σ_t w_vt [ β log σ(s_vt⁺ - c) + Σ_k log(1 - σ(s_vtk⁻ - c)) ] / (K + 1)
 
     With α = K / (V - 1), the share of the catalogue that is drawn, β is
     α (t (1 - 1/α) + 1/α): 1 for calibration t = 0, the loss of SASRec, and α for t = 1, whose
     scores are probabilities again (gBCE; gSASRec, Petrov and Macdonald 2023, Eq. 12).
+
+    c is log K: nothing for the one negative of SASRec. Without it the K negatives of each target
+    would first push all scores down, which a model that embeds and scores items by one table can
+    only do by giving all items a common direction, in which what tells them apart is lost.
 
     Args:
         states: as for :func:`softmax_loss`.
@@ -314,9 +319,11 @@ def _binary(
     sums: Tensor,
 ) -> tuple[list[Tensor], list[Tensor]]:
     """As :func:`_softmax`, for scores that are each a probability of their own."""
-    per = 1 / (scores[0].shape[-1] + 1)
+    drawn = scores[0].shape[-1]
+    per, offset = 1 / (drawn + 1), math.log(drawn)
     positive, negative = [], []
-    for score, hit, weight in zip(scores, own, weights, strict=True):
+    for raw_score, raw_hit, weight in zip(scores, own, weights, strict=True):
+        score, hit = raw_score - offset, raw_hit - offset
         loss = beta * torch.nn.functional.softplus(-hit)
         loss = loss + torch.nn.functional.softplus(score).sum(-1)
         sums[0] += (weight * loss).sum() * per

@@ -10,7 +10,7 @@ from cli.conftest import run_blin
 
 
 def test_every_model_has_a_source() -> None:
-    assert MODELS.keys() <= SOURCES.keys()
+    assert MODELS.keys() == SOURCES.keys()
     for name, source in SOURCES.items():
         assert source.about and "\n" not in source.about, name
         assert bool(source.paper) == bool(source.venue), name

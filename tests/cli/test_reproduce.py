@@ -62,8 +62,9 @@ def test_a_forecast_then_all_tables(blin: Blin, monkeypatch: pytest.MonkeyPatch)
     dataset = load_dataset("shop", data_dir=Path("data"))
     planned = plan(lambda model: {}, seeds=[0], quick=True)
     before = sorted(Path("runs").rglob("*"))
-    command = ("reproduce", "--dataset", "shop", "--quick", "--device", "cpu", "--resamples", 99)
-    dry = blin(*command, "--dry-run", "--threads", 1, "--json")
+    command = ("reproduce", "--dataset", "shop", "--quick", "--device", "cpu", "--threads", 1)
+    command += ("--resamples", 99)
+    dry = blin(*command, "--dry-run", "--json")
     assert dry.exit_code == 0, dry.stderr
     assert sorted(Path("runs").rglob("*")) == before
     told = json.loads(dry.stdout)

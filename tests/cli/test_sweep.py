@@ -61,13 +61,13 @@ def test_a_sweep_finds_what_is_trained_trains_the_rest_and_tells_the_best(
 
 def test_counted_models_and_grid_files(blin: Blin) -> None:
     Path("grid.toml").write_text(
-        'dataset = "shop"\nmodel = "item-knn"\n[runs.few]\nneighbours = 5\n[runs.many]\n'
+        'dataset = "shop"\nmodel = "item-knn"\n[runs.few]\nneighbours = 5\n'
     )
-    result = blin("sweep", "--grid", "grid.toml", "--jobs", 2, "--device", "cpu", "--json")
+    result = blin("sweep", "--grid", "grid.toml", "--device", "cpu", "--json")
     assert result.exit_code == 0, result.stderr
     told = json.loads(result.stdout)
     assert told["directory"] == "runs/shop/sweeps/grid"
-    assert [point["point"] for point in told["points"]] == ["few", "many"]
+    assert [point["point"] for point in told["points"]] == ["few"]
     assert told["points"][0]["runs"][0]["seed"] is None
     assert told["points"][0]["runs"][0]["epochs"] == 0
 

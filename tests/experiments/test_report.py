@@ -17,6 +17,7 @@ from blin.experiments.report import (
     seeds_of,
     sweeps_of,
 )
+from blin.models import MODELS
 from experiments.made_runs import PROTOCOL, evaluate_run, make_run
 
 GOOD, BAD = [1] * 30, [200] * 30
@@ -82,7 +83,22 @@ def test_seeds_stand_together_and_other_settings_apart(tmp_path):
     assert seeds.spreads["HR@10"] == pytest.approx(stdev([0.5, 0.75, 1.0]))
     assert [run.letter for run in other.runs] == ["D"]
     assert other.spreads == {}
-    assert report.differences == {"A": "", "B": "", "C": "", "D": "dim = 8"}
+    assert report.differences == dict.fromkeys("ABC", "dim = 4") | {"D": "dim = 8"}
+
+
+def test_settings_are_told_that_are_no_defaults_where_runs_are_not_alike(tmp_path):
+    default = MODELS["sasrec"].config()
+    paths = [
+        make_run(tmp_path / "a", [1, 2], dim=8, loss="bce", num_negatives=9),
+        make_run(tmp_path / "b", [1, 2], model="sasrec", dim=8, loss=default.loss, patience=10),
+        make_run(tmp_path / "c", [1, 2], model="foreign", dim=64),
+    ]
+    (report,) = gather(paths, resamples=199)
+    assert report.differences == {
+        "A": "loss = bce, num_negatives = 9, dim = 8, patience = 3",
+        "B": "num_negatives = 8, dim = 8",
+        "C": "loss = softmax, num_negatives = 8, dim = 64, patience = 3",
+    }
 
 
 def test_a_sweep_is_of_runs_that_differ_in_the_weight_alone(tmp_path):
@@ -108,8 +124,11 @@ def test_a_patience_that_was_not_needed_tells_runs_not_apart(tmp_path):
     (report,) = gather(paths, resamples=199)
     (sweep,) = sweeps_of(report.tables[0], "HR@10")
     assert [run.letter for run in sweep.runs] == ["A", "B"]
-    assert report.differences["B"] == "kl_weight = 0.0"
-    assert report.differences["C"] == "kl_weight = 2.0, epochs = 9"
+    assert report.differences == {
+        "A": "kl_weight = 1.0, epochs = 3",
+        "B": "kl_weight = 0.0, epochs = 3",
+        "C": "epochs = 9",  # 2.0 is the default
+    }
 
 
 def test_datasets_are_told_apart_by_their_sequences(tmp_path):

@@ -61,7 +61,7 @@ def binary_loss(
     weights: Tensor,
     calibration: float,
 ) -> Tensor:
-    """Weighted sum of -[β log σ(s⁺) + Σ log(1 - σ(s⁻))] / (K + 1)."""
+    """Weighted sum of -[β log σ(s⁺ - log K) + Σ log(1 - σ(s⁻ - log K))] / (K + 1)."""
     assert candidates.negatives is not None
     drawn = candidates.negatives.shape[-1]
     alpha = min(1.0, drawn / (table.shape[0] - 2))
@@ -69,6 +69,7 @@ def binary_loss(
     total = torch.zeros((), dtype=states.dtype)
     for v, rows in enumerate(scores(states, table, targets, candidates)):
         for t, row in enumerate(rows):
+            row = row - torch.tensor(float(drawn)).log()
             right = beta * torch.log(torch.sigmoid(row[0]))
             wrong = torch.log(1 - torch.sigmoid(row[1:])).sum()
             total = total - weights[v, t] * (right + wrong) / (drawn + 1)

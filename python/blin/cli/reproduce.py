@@ -131,8 +131,8 @@ def _show_forecast(forecasts: Sequence[PointForecast], jobs: int, output: Output
                 each.point,
                 each.finished,
                 each.left,
-                duration_of(each.fewest) if each.left else "",
-                duration_of(each.most) if each.left else "",
+                duration_of(each.fewest) if each.most else "",
+                duration_of(each.most) if each.most else "",
             )
             for each in forecasts
         ],

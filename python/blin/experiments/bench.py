@@ -295,6 +295,8 @@ def epoch_seconds(cost: Cost, work: Work) -> float:
 def _draw_lines(
     axes: Axes, measured: Iterable[tuple[Case, Cost]], value: Callable[[Cost], float]
 ) -> None:
+    from matplotlib.ticker import LogLocator, NullFormatter
+
     lines: dict[tuple[str, str], list[tuple[int, float]]] = {}
     for case, cost in measured:
         lines.setdefault((case.model, case.attention), []).append((case.length, value(cost)))
@@ -314,7 +316,9 @@ def _draw_lines(
     axes.set_yscale("log")
     axes.set_xticks(lengths, [f"{length:,}" for length in lengths])
     axes.set_xticks([], minor=True)
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.yaxis.set_major_formatter("{x:,g}")
+    axes.yaxis.set_minor_formatter(NullFormatter())
     axes.set(xlabel="length of the histories")
     axes.grid(alpha=0.3)
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import math
 import statistics
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,6 +22,7 @@ from blin.evaluation.significance import clearly_best
 from blin.experiments.points import text_of
 from blin.files import parse_json, read_bounded
 from blin.models import MODELS
+from blin.training.trainer import all_settings
 
 LEVEL = 0.05
 """Of significance, for a best value to be marked."""
@@ -216,18 +216,22 @@ class DatasetReport:
 
     @cached_property
     def differences(self) -> dict[str, str]:
-        """Letter → the settings that tell a run from most of those that have them, too."""
+        """Letter → the settings that are not its model's defaults, where runs are not alike."""
         told = {run.letter: run.telling_settings for run in self.runs}
         names = dict.fromkeys(name for settings in told.values() for name in settings)
-        usual = {}
-        for name in names:
-            values = [text_of(each[name]) for each in told.values() if name in each]
-            usual[name] = Counter(values).most_common(1)[0][0]
+        values = {
+            name: {text_of(each[name]) for each in told.values() if name in each} for name in names
+        }
+        defaults = {
+            run.letter: all_settings(run.model, MODELS[run.model].defaults)
+            for run in self.runs
+            if run.model in MODELS
+        }
         return {
             letter: ", ".join(
                 f"{name} = {text_of(value)}"
                 for name, value in settings.items()
-                if text_of(value) != usual[name]
+                if len(values[name]) > 1 and value != defaults.get(letter, {}).get(name)
             )
             for letter, settings in told.items()
         }

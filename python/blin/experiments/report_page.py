@@ -100,10 +100,11 @@ def _runs(report: DatasetReport) -> str:
         for run in report.runs
     ]
     return markup.table(
-        ("run", "model", "differs in", "seed", "epochs", "best", "directory"),
+        ("run", "model", "settings", "seed", "epochs", "best", "directory"),
         rows,
-        caption="What each run is called below, the settings in which it differs from most others, "
-        "and the epoch that did best on the validation items.",
+        caption="What each run is called below, the settings that are not the defaults of its "
+        "model (without those in which all runs are alike), and the epoch that did best on the "
+        "validation items.",
         numbers=frozenset({3, 4, 5}),
         texts=frozenset({2, 6}),
     )

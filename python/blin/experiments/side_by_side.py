@@ -85,7 +85,7 @@ class Place:
     Attributes:
         dataset: what is learned from.
         runs_dir: where runs live.
-        logs: a directory for what the processes print.
+        logs: a directory for what the processes print; it is there while it holds anything.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         threads: of each training; one that goes on has as many as before.
     """
@@ -257,6 +257,7 @@ class _Job:
         with suppress(OSError):
             if self._log.stat().st_size == 0:
                 self._log.unlink()
+                self._log.parent.rmdir()  # the last of them
         about = self._last.get("about")
         if about == "finished":
             reason = f"{self._last['run']}: expected a finished run, found none"

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from blin.batch import Batch, BatchSpec, Losses, View
 from blin.config import check_at_least, check_probability
-from blin.models.objective import ObjectiveConfig, next_item_loss
+from blin.models.objective import ObjectiveConfig, batch_spec_of, next_item_loss
 from blin.nn.dropout import Dropout
 from blin.nn.embedding import ItemEmbedding, append_bias
 
@@ -86,16 +86,7 @@ class Caser(nn.Module):
     @property
     def batch_spec(self) -> BatchSpec:
         """One view, of which no position is asked."""
-        config = self.config
-        return BatchSpec(
-            max_len=config.max_len,
-            positions="absolute",
-            views=1,
-            num_negatives=config.num_negatives,
-            sampling=config.sampling,
-            negatives_per=config.negatives_per,
-            exclude_history=config.exclude_history,
-        )
+        return batch_spec_of(self.config, self.config.max_len)
 
     def encode(self, view: View) -> Tensor:
         """Returns the states of a view, (B, N, D): that of position i has seen the L items up to i.

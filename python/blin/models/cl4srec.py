@@ -10,59 +10,24 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from blin.batch import Augmentation, Batch, BatchSpec, Losses, View
-from blin.config import check_at_least
-from blin.errors import ConfigError
+from blin.batch import Batch, BatchSpec, Losses, View
+from blin.models.contrast import ContrastConfig, info_nce
 from blin.models.sasrec import SASRec, SASRecConfig
 
 
 @dataclass(frozen=True)
-class CL4SRecConfig(SASRecConfig):
-    """The sizes of a CL4SRec model, and its loss.
-
-    Attributes:
-        contrast_weight: of the contrastive loss.
-        temperature: what the products of two users' vectors are divided by.
-        crop_ratio: how much of a history cropping keeps; 0 for no cropping.
-        mask_ratio: how much of a history masking hides; 0 for no masking.
-        reorder_ratio: how much of a history reordering shuffles; 0 for no reordering.
-    """
+class CL4SRecConfig(SASRecConfig, ContrastConfig):
+    """The sizes of a CL4SRec model, and its loss."""
 
     loss: str = "softmax"
     num_negatives: int = 1024
     negatives_per: str = "batch"
     exclude_history: bool = False
-    contrast_weight: float = 0.1
-    temperature: float = 1.0
-    crop_ratio: float = 0.6
-    mask_ratio: float = 0.3
-    reorder_ratio: float = 0.6
 
     def __post_init__(self) -> None:
         """Refuses values that make no loss."""
         super().__post_init__()
-        check_at_least(self, 0, "contrast_weight")
-        if self.temperature <= 0:
-            raise ConfigError(f"temperature: expected above 0, found {self.temperature}")
-        for name in ("crop_ratio", "mask_ratio", "reorder_ratio"):
-            found = getattr(self, name)
-            if not 0 <= found <= 1:
-                raise ConfigError(f"{name}: expected a number in [0, 1], found {found}")
-        if self.contrast_weight > 0 and not self.augmentations:
-            raise ConfigError(
-                "contrast_weight: expected 0 where crop_ratio, mask_ratio and reorder_ratio are 0, "
-                f"found {self.contrast_weight}"
-            )
-
-    @property
-    def augmentations(self) -> tuple[Augmentation, ...]:
-        """The operators that histories are changed by."""
-        ratios = {
-            "crop": self.crop_ratio,
-            "mask": self.mask_ratio,
-            "reorder": self.reorder_ratio,
-        }
-        return tuple(Augmentation(name, ratio) for name, ratio in ratios.items() if ratio > 0)
+        self.check_contrast()
 
 
 class CL4SRec(SASRec):
@@ -81,9 +46,7 @@ class CL4SRec(SASRec):
     @property
     def batch_spec(self) -> BatchSpec:
         """One view to learn the next items from, and two augmented ones to tell users apart."""
-        contrasts = self.config.contrast_weight > 0
-        augmentations = self.config.augmentations if contrasts else ()
-        return replace(super().batch_spec, augmentations=augmentations)
+        return replace(super().batch_spec, augmentations=self.config.augmentations)
 
     def _losses(self, batch: Batch) -> Losses:
         """Returns the loss of a batch: of the next items, and of the contrast of the users."""
@@ -123,9 +86,4 @@ def contrastive_loss(first: Tensor, second: Tensor, *, temperature: float) -> Te
     with torch.autocast(device_type=first.device.type, enabled=False):
         vectors = torch.cat([first, second]).to(dtype)
         products = vectors @ vectors.t() / temperature
-        own = torch.eye(len(products), dtype=torch.bool, device=products.device)
-        partner = torch.cat([users + len(users), users])
-        total = torch.nn.functional.cross_entropy(
-            products.masked_fill(own, -torch.inf), partner, reduction="sum"
-        )
-        return total / max(1, len(products))
+        return info_nce(products, torch.cat([users + len(users), users]))

@@ -6,7 +6,7 @@ They differ in their blocks and in what they learn from.
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from blin.batch import Batch, BatchSpec, Interactions, Losses, View
 from blin.config import check_at_least, check_one_of, check_probability
 from blin.errors import BlinError, ConfigError
-from blin.models.objective import ObjectiveConfig, next_item_loss
+from blin.models.objective import ObjectiveConfig, batch_spec_of, next_item_loss
 from blin.models.transitions import Transitions, distillation_loss
 from blin.nn.dropout import Dropout
 from blin.nn.embedding import ItemEmbedding, PositionEmbedding, positions_from_end
@@ -125,15 +125,8 @@ class Encoder(nn.Module):
     def batch_spec(self) -> BatchSpec:
         """One view, a target at every position."""
         config = self.config
-        return BatchSpec(
-            max_len=config.max_len,
-            positions="per-copy" if config.positions == "per-copy" else "absolute",
-            views=1,
-            num_negatives=config.num_negatives,
-            sampling=config.sampling,
-            negatives_per=config.negatives_per,
-            exclude_history=config.exclude_history,
-        )
+        positions = "per-copy" if config.positions == "per-copy" else "absolute"
+        return replace(batch_spec_of(config, config.max_len), positions=positions)
 
     @property
     def needs_interactions(self) -> bool:

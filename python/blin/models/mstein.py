@@ -13,9 +13,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from blin.batch import Augmentation, Batch, BatchSpec, Losses, View
+from blin.batch import Batch, BatchSpec, Losses, View
 from blin.config import check_at_least, check_probability
 from blin.errors import ConfigError
+from blin.models.contrast import ContrastConfig, info_nce
 from blin.nn.attention.stochastic import StochasticBlock
 from blin.nn.dropout import Dropout
 from blin.nn.embedding import ItemEmbedding, PositionEmbedding
@@ -29,7 +30,7 @@ from blin.nn.gaussian import (
 
 
 @dataclass(frozen=True)
-class MSteinConfig:
+class MSteinConfig(ContrastConfig):
     """The sizes of an MStein model, and its loss.
 
     Attributes:
@@ -41,11 +42,6 @@ class MSteinConfig:
         num_negatives: K, the negatives of its own that each target competes with, none of them in
             the user's training sequence.
         pvn_weight: weight of the triangle of state, target and negative.
-        contrast_weight: weight of the contrast of two augmented views; 0 for no such views.
-        temperature: τ, what similarities are divided by in the contrast.
-        crop_ratio: how much of a history cropping keeps; 0 for no cropping.
-        mask_ratio: how much of a history masking hides; 0 for no masking.
-        reorder_ratio: how much of a history reordering shuffles; 0 for no reordering.
     """
 
     dim: int = 64
@@ -69,30 +65,8 @@ class MSteinConfig:
                 f"num_heads: expected a divisor of dim {self.dim}, found {self.num_heads}"
             )
         check_probability(self, "dropout")
-        check_at_least(self, 0, "pvn_weight", "contrast_weight")
-        if not self.temperature > 0:
-            raise ConfigError(f"temperature: expected above 0, found {self.temperature}")
-        for name in ("crop_ratio", "mask_ratio", "reorder_ratio"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ConfigError(
-                    f"{name}: expected a number in [0, 1], found {getattr(self, name)}"
-                )
-        if self.contrast_weight > 0 and not self.augmentations:
-            raise ConfigError(
-                "contrast_weight: expected 0 where crop_ratio, mask_ratio and reorder_ratio are 0, "
-                f"found {self.contrast_weight}"
-            )
-
-    @property
-    def augmentations(self) -> tuple[Augmentation, ...]:
-        """The operators that histories are changed by; none where nothing is contrasted."""
-        ratios = {
-            "crop": self.crop_ratio,
-            "mask": self.mask_ratio,
-            "reorder": self.reorder_ratio,
-        }
-        chosen = (Augmentation(name, ratio) for name, ratio in ratios.items() if ratio > 0)
-        return tuple(chosen) if self.contrast_weight > 0 else ()
+        check_at_least(self, 0, "pvn_weight")
+        self.check_contrast()
 
 
 class MStein(nn.Module):
@@ -232,9 +206,8 @@ def wasserstein_contrast(
     order = lengths.argsort(descending=True, stable=True)
     distances = squared_distances_of_rows(rows[order], lengths[order])
     similarities = 1 / (1 + distances.relu()) / temperature
-    own = torch.eye(len(order), dtype=torch.bool, device=order.device)
     other = order.argsort()[(order + len(order) // 2) % len(order)]
-    return nn.functional.cross_entropy(similarities.masked_fill(own, -torch.inf), other)
+    return info_nce(similarities, other)
 
 
 def _initialise(module: nn.Module) -> None:

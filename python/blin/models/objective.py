@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from blin.batch import Batch, Losses, View
+from blin.batch import Batch, BatchSpec, Losses, View
 from blin.config import check_at_least, check_one_of
 from blin.errors import ConfigError
 from blin.losses import Candidates, SequenceLoss, binary_loss, softmax_loss
@@ -73,6 +73,19 @@ class ObjectiveConfig:
                 raise ConfigError(f"num_negatives: {self.loss} needs at least 1, found 0")
             if self.negatives_per == "position":
                 raise ConfigError("num_negatives: negatives_per = position needs at least 1")
+
+
+def batch_spec_of(config: ObjectiveConfig, max_len: int) -> BatchSpec:
+    """Returns what a loss needs of its batches: one view, a target at every position."""
+    return BatchSpec(
+        max_len=max_len,
+        positions="absolute",
+        views=1,
+        num_negatives=config.num_negatives,
+        sampling=config.sampling,
+        negatives_per=config.negatives_per,
+        exclude_history=config.exclude_history,
+    )
 
 
 @dataclass(frozen=True)
