@@ -83,6 +83,12 @@ SOURCES = {
         "Mutual Wasserstein Discrepancy Minimization for Sequential Recommendation",
         "WWW 2023",
     ),
+    "mqsa-ted": Source(
+        "softmax attention with two queries, and taught what follows what",
+        "Collaboration and Transition: Distilling Item Transitions into Multi-Query Self-Attention "
+        "for Sequential Recommendation",
+        "WSDM 2024",
+    ),
     "popularity": Source("what is interacted with most"),
     "recent-popularity": Source(
         "what is interacted with most in the newest part of the log",
