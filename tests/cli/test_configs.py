@@ -112,6 +112,14 @@ def test_settings_of_one_model_are_not_given_to_another(blin: Blin) -> None:
     assert misspelled.stderr == 'error: unknown model "blim"; did you mean "blin"?\n'
 
 
+def test_a_config_that_makes_another_model_of_a_preset_is_told(blin: Blin) -> None:
+    Path("wide.toml").write_text("kl_weight = 1.0\ndim = 8\n", encoding="utf-8")
+    options = ("--dataset", "shop", "--model", "blin-bkl", "--config", "wide.toml", "--dry-run")
+    told = "wide.toml sets kl_weight = 1.0, where blin-bkl has 0.0; --set kl_weight=0.0 keeps it"
+    assert told in blin("train", *options).stderr
+    assert "wide.toml sets" not in blin("train", *options, "--set", "kl_weight=0.0").stderr
+
+
 def test_a_resumed_run_takes_no_config(blin: Blin) -> None:
     result = blin("train", "--resume", "latest", "--config", "beauty")
     assert (result.exit_code, result.stdout) == (2, "")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -133,6 +133,8 @@ def train(
         file.check(model)
         model, threads = model or file.model, threads or file.threads
     settings = merged_settings({} if file is None else file.settings, named, assignments)
+    if file is not None and file.model != model:
+        warn_of_other_model(file, model or "blin", settings, output)
     opened = None
     if dataset is not None:
         opened = open_dataset(
@@ -203,6 +205,21 @@ def train(
             f"blin recommend --all --out recs.parquet{elsewhere}": "the same for all users",
         }
     )
+
+
+def warn_of_other_model(
+    file: ConfigFile, model: str, settings: Mapping[str, object], output: Output
+) -> None:
+    """Says where a configuration written for any model takes from one what makes it that model."""
+    from blin.models import MODELS
+
+    for name, own in MODELS[model].defaults.items():
+        found = settings.get(name, own)
+        if found != own and found == file.settings.get(name):
+            output.warn(
+                f"{file.source} sets {name} = {found}, where {model} has {own}; "
+                f"--set {name}={own} keeps it"
+            )
 
 
 @contextmanager
