@@ -21,10 +21,14 @@ Module = TypeVar("Module")
 LEARNED = [name for name, model in MODELS.items() if not model.counted]
 
 
+SMALL_BLOCKS = {"block_size": 2, "chosen_blocks": 2, "window": 2}
+"""Blocks of which there are several in a small history."""
+
+
 def small_settings(name: str, **changes: Any) -> dict[str, Any]:
-    """The settings of a model that trains in a second: those of ``SMALL`` that it has."""
+    """The settings of a model that trains in a second: the small ones that it has."""
     known = {field.name for cls in setting_classes(name) for field in fields(cls)}
-    small = {key: value for key, value in SMALL.items() if key in known}
+    small = {key: value for key, value in {**SMALL, **SMALL_BLOCKS}.items() if key in known}
     return {**MODELS[name].defaults, **small, **changes}
 
 

@@ -133,6 +133,21 @@ def test_later_items_change_nothing_earlier(name: str) -> None:
         assert not torch.equal(before[1, position:], after[1, position:])
 
 
+def test_with_blossom_attention_all_learns_and_the_choice_of_blocks_is_causal() -> None:
+    """Rows of 100, so that there are more blocks than can be chosen."""
+    model = build(attention="blossom", positions="none", max_len=100).eval()
+    rows = torch.randint(1, V, (2, 100), generator=torch.Generator().manual_seed(0)).tolist()
+    before = model.encode(view(rows))
+    for position in (1, 16, 40, 80, 97, 99):
+        changed = [row[:position] + [V] * (100 - position) for row in rows]
+        after = model.encode(view(changed))
+        assert torch.equal(before[:, :position], after[:, :position])
+        assert not torch.equal(before[:, position:], after[:, position:])
+    model(batch(view(rows), view(rows))).total.backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None and parameter.grad.any(), name
+
+
 def test_other_segments_change_nothing(settings: dict[str, Any]) -> None:
     model = build(**settings).eval()
     segments = [[0, 3, 3, 0, 2, 2, 1, 1, 1]]
@@ -203,7 +218,18 @@ def test_parameters_are_counted() -> None:
             {"positions": "both"},
             "positions: expected one of absolute, per-copy, reversed, none, found 'both'",
         ),
-        ({"attention": "flash"}, "attention: expected one of linear, softmax, found 'flash'"),
+        (
+            {"attention": "flash"},
+            "attention: expected one of linear, softmax, blossom, found 'flash'",
+        ),
+        (
+            {"attention": "blossom", "causal": False, "loss_positions": "last"},
+            "causal: expected true with blossom attention, found false",
+        ),
+        (
+            {"attention": "blossom", "dim": 10, "num_heads": 2},
+            "num_heads: expected heads of an even width, found a width of 5",
+        ),
         ({"execution": "fast"}, "execution: expected one of auto, parallel, chunked, recurrent"),
         (
             {"execution": "chunked", "attention": "softmax"},
@@ -250,7 +276,7 @@ def test_executions_agree(causal: bool, monkeypatch: pytest.MonkeyPatch) -> None
             torch.testing.assert_close(grad, expected, rtol=1e-10, atol=1e-12)
 
 
-@pytest.mark.parametrize("attention", ["linear", "softmax"])
+@pytest.mark.parametrize("attention", ["linear", "softmax", "blossom"])
 def test_half_precision_comes_near(attention: str) -> None:
     model = build(attention=attention).float().eval()
     exact = model.score(batch(view(ROWS)))

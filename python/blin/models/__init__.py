@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from blin.batch import Batch, BatchSpec, Interactions, Losses, View
 from blin.models.bert4rec import BERT4Rec, BERT4RecConfig
 from blin.models.blin import BlinConfig, BlinModel
+from blin.models.blossomrec import BlossomRec, BlossomRecConfig
 from blin.models.caser import Caser, CaserConfig
 from blin.models.cl4srec import CL4SRec, CL4SRecConfig
 from blin.models.ct4rec import CT4Rec, CT4RecConfig
@@ -144,6 +145,7 @@ MODELS = {
     "mstein": Model(MStein, MSteinConfig),
     "esasrec": Model(ESASRec, ESASRecConfig),
     "mqsa-ted": Model(MQSATED, MQSATEDConfig, {"weight_decay": 1e-4}),
+    "blossomrec": Model(BlossomRec, BlossomRecConfig),
     "popularity": Model(Popularity, PopularityConfig),
     "recent-popularity": Model(RecentPopularity, RecentPopularityConfig),
     "markov": Model(Markov, MarkovConfig),

@@ -23,8 +23,9 @@ from torch import Tensor
 from blin.batch import BatchSpec
 from blin.config import check_at_least, check_one_of
 from blin.errors import ConfigError
-from blin.models.encoder import Encoder, EncoderConfig
+from blin.models.encoder import Encoder, EncoderConfig, check_even_heads
 from blin.models.objective import AgreementConfig
+from blin.nn.attention.blossom import BlossomAttention
 from blin.nn.attention.linear import EXECUTIONS, LinearAttention
 from blin.nn.attention.softmax import SoftmaxAttention
 from blin.nn.convolution import DepthwiseConvolution
@@ -40,7 +41,8 @@ class BlinConfig(EncoderConfig, AgreementConfig):
         activation: inside the feed-forward network: relu, gelu or silu.
         kernel_size: taps of the depthwise convolution; 0 for none.
         norm_first: normalise before each branch instead of after it.
-        attention: ``linear``, or ``softmax``.
+        attention: ``linear``, ``softmax``, or ``blossom``, that of BlossomRec with keys and values
+            for every head.
         execution: of the linear attention: ``parallel``, ``chunked``, ``recurrent``, or ``auto``
             for the fastest; the numbers are the same.
         causal: whether attention and convolution look at what came before only.
@@ -63,7 +65,7 @@ class BlinConfig(EncoderConfig, AgreementConfig):
         check_one_of(
             self,
             activation=ACTIVATIONS,
-            attention=("linear", "softmax"),
+            attention=("linear", "softmax", "blossom"),
             execution=EXECUTIONS,
             loss_positions=("all", "last"),
         )
@@ -72,6 +74,10 @@ class BlinConfig(EncoderConfig, AgreementConfig):
                 f"execution: expected auto with {self.attention} attention, "
                 f"found {self.execution!r}"
             )
+        if self.attention == "blossom":
+            check_even_heads(self)
+            if not self.causal:
+                raise ConfigError("causal: expected true with blossom attention, found false")
         if not self.causal and self.execution == "recurrent":
             raise ConfigError("execution: expected another than recurrent with causal = false")
         if not self.causal and self.loss_positions == "all":
@@ -112,7 +118,7 @@ class BlinModel(Encoder):
         local = None
         if config.kernel_size > 0:
             local = DepthwiseConvolution(config.dim, config.kernel_size, causal=config.causal)
-        attention: LinearAttention | SoftmaxAttention
+        attention: LinearAttention | SoftmaxAttention | BlossomAttention
         if config.attention == "linear":
             attention = LinearAttention(
                 config.dim,
@@ -121,9 +127,13 @@ class BlinModel(Encoder):
                 local=local,
                 execution=config.execution,
             )
-        else:
+        elif config.attention == "softmax":
             attention = SoftmaxAttention(
                 config.dim, config.num_heads, causal=config.causal, local=local
+            )
+        else:
+            attention = BlossomAttention(
+                config.dim, config.num_heads, num_kv_heads=config.num_heads, local=local
             )
         return Block(
             attention,

@@ -66,6 +66,13 @@ class EncoderConfig(ObjectiveConfig):
             raise ConfigError(f"ted_temperature: expected above 0, found {self.ted_temperature}")
 
 
+def check_even_heads(config: EncoderConfig) -> None:
+    """Raises ConfigError unless the width of a head can be rotated, pair by pair."""
+    if config.dim % (2 * config.num_heads) != 0:
+        width = config.dim // config.num_heads
+        raise ConfigError(f"num_heads: expected heads of an even width, found a width of {width}")
+
+
 class Encoder(nn.Module):
     """Embeds items and positions, passes them through blocks, and scores by a tied dot product.
 
@@ -113,7 +120,7 @@ class Encoder(nn.Module):
         """Draws weights from N(0, 0.02²), as the post-norm family of SASRec does; biases are 0."""
         if isinstance(module, nn.Linear | nn.Embedding):
             nn.init.normal_(module.weight, std=0.02)
-        if isinstance(module, nn.Linear):
+        if isinstance(module, nn.Linear) and module.bias is not None:
             nn.init.zeros_(module.bias)
 
     @property

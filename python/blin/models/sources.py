@@ -63,6 +63,11 @@ SOURCES = {
         "LinRec: Linear Attention Mechanism for Long-term Sequential Recommender Systems",
         "SIGIR 2023",
     ),
+    "blossomrec": Source(
+        "attention to chosen blocks of the past and to what is near",
+        "BlossomRec: Block-level Fused Sparse Attention Mechanism for Sequential Recommendations",
+        "WWW 2026",
+    ),
     "gru4rec": Source(
         "a gated recurrent network",
         "Session-based Recommendations with Recurrent Neural Networks",
