@@ -28,6 +28,7 @@ from blin.models.popularity import (
     RecentPopularityConfig,
 )
 from blin.models.sasrec import SASRec, SASRecConfig
+from blin.models.spnn import SPNN, SPNNConfig
 from blin.models.tisasrec import TiSASRec, TiSASRecConfig
 from blin.nn.embedding import ItemEmbedding
 
@@ -146,6 +147,7 @@ MODELS = {
     "esasrec": Model(ESASRec, ESASRecConfig),
     "mqsa-ted": Model(MQSATED, MQSATEDConfig, {"weight_decay": 1e-4}),
     "blossomrec": Model(BlossomRec, BlossomRecConfig),
+    "spnn": Model(SPNN, SPNNConfig),
     "popularity": Model(Popularity, PopularityConfig),
     "recent-popularity": Model(RecentPopularity, RecentPopularityConfig),
     "markov": Model(Markov, MarkovConfig),

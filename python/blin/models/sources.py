@@ -94,6 +94,11 @@ SOURCES = {
         "for Sequential Recommendation",
         "WSDM 2024",
     ),
+    "spnn": Source(
+        "heads that look back to different distances, weighed by a gate; known by its abstract",
+        "Sequential Recommendation Based On Knowledge Distillation And Multi-head Attention",
+        "master's thesis, listed 2024",
+    ),
     "popularity": Source("what is interacted with most"),
     "recent-popularity": Source(
         "what is interacted with most in the newest part of the log",
