@@ -56,22 +56,19 @@ def uneven(dataset: Dataset) -> Dataset:
     return copy
 
 
-def batch_of(dataset: Dataset, model: SPNN, *, times: bool = True, **rows: Any) -> Batch:
+def batch_of(dataset: Dataset, model: SPNN, **rows: Any) -> Batch:
     dataset = uneven(dataset)
-    if not times:
-        dataset.timestamps = None
     filled = {"padding": "repeat", "fit": "whole", "copies": "reset", "pack": True, **rows}
-    loader = TrainingLoader(dataset, model.batch_spec, Rows(**filled), batch_size=4, seed=3)
+    loader = TrainingLoader(dataset, model.batch_spec, Rows(**filled), batch_size=3, seed=3)
     return loader.batch(loader.users, 0, 0)
 
 
-@pytest.mark.parametrize("times", [True, False], ids=["times", "places"])
 @pytest.mark.parametrize("form", FORMS)
 def test_states_loss_and_gradients_are_those_of_the_formula(
-    small_dataset: Dataset, form: str, times: bool
+    small_dataset: Dataset, form: str
 ) -> None:
     model = model_of(small_dataset.num_items, **FORMS[form])
-    batch = batch_of(small_dataset, model, times=times)
+    batch = batch_of(small_dataset, model)
     view = batch.views[0]
     assert int(view.segments.max()) > 1
     weights = {name: value.requires_grad_() for name, value in weights_of(model).items()}
@@ -110,7 +107,7 @@ def test_copies_that_see_each_other_are_one_history(small_dataset: Dataset) -> N
     """Spans count what lies in other copies, too, and the time to the copy before is no gap."""
     model = model_of(small_dataset.num_items)
     view = batch_of(small_dataset, model, copies="attend").views[0]
-    assert int(view.copies.max()) > 1
+    assert (view.copies > 1).any()
     real = view.segments > 0
     expected = reference.states(view, weights_of(model), model.config)
     torch.testing.assert_close(model.encode(view)[real], expected[real])
@@ -155,7 +152,11 @@ def test_times_of_other_segments_change_nothing() -> None:
 
 def test_no_times_are_equal_gaps() -> None:
     model = model_of(V)
-    view = view_of([3, 4, 5, 6, 7, 8])
+    view = view_of([3, 4, 5, 6, 7, 8], [2, 2, 2, 1, 1, 1])
+    found = model.encode(replace(view, times=None))
+    torch.testing.assert_close(
+        found, reference.states(replace(view, times=None), weights_of(model), model.config)
+    )
     assert torch.equal(model.encode(view), model.encode(replace(view, times=None)))
     items, bounds = np.array([3, 1, 4, 1, 5], dtype=np.uint32), np.array([0, 5])
     spec = model.batch_spec
