@@ -9,8 +9,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from blin.cli.train import train
-from blin.models import BASELINES, MODELS
+from blin.models import BASELINES
 from cli.conftest import Blin
 
 TRAIN = ("train", "--dataset", "shop", "--dim", 8, "--epochs", 1)
@@ -112,10 +111,3 @@ def test_the_dataset_is_the_one_that_was_trained_on(blin: Blin) -> None:
     assert "warning: test NDCG@10" in result.stderr
     assert f'dataset_path = "{here}"' in Path("runs/latest/config.toml").read_text()
     assert blin("evaluate", "--data-dir", "data").exit_code == 4, "data/shop is another"
-
-
-def test_the_help_names_every_model() -> None:
-    """It cannot ask for them: that takes torch."""
-    (option,) = (one for one in train.params if one.name == "model")
-    named = re.findall(r"[a-z]+(?:-[a-z]+)*", option.help)  # type: ignore[attr-defined]
-    assert set(MODELS) <= set(named)

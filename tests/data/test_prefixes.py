@@ -10,7 +10,7 @@ from blin.batch import BatchSpec
 from blin.data.dataset import Dataset
 from blin.data.loader import Rows, TrainingLoader
 from blin.data.prefixes import prefixes
-from blin.models.objective import ObjectiveConfig, next_item_loss
+from blin.models.objective import AgreementConfig, next_item_loss
 from reference import objective as reference
 
 SPEC = BatchSpec(14, "absolute", views=2, num_negatives=9, loss_positions="last")
@@ -76,7 +76,7 @@ def test_a_prefix_has_one_step_and_its_target_is_not_in_its_segment(
 def test_the_loss_is_that_of_one_target_after_the_other(
     small_dataset: Dataset, rows: Rows, negatives_per: str
 ) -> None:
-    config = ObjectiveConfig(num_negatives=9, negatives_per=negatives_per, log_q=True)
+    config = AgreementConfig(num_negatives=9, negatives_per=negatives_per, log_q=True)
     spec = replace(SPEC, negatives_per=negatives_per)
     loader = TrainingLoader(small_dataset, spec, rows, batch_size=6, seed=3)
     batch = loader.batch(loader.users, 0, 0)
