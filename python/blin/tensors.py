@@ -96,7 +96,12 @@ def read_tensors(file: Path, header: Header) -> dict[str, Tensor]:
     """
     try:
         with safe_open(file, framework="pt") as opened:
-            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+            # Copied to where memory of torch begins: products of tensors that lie anywhere in the
+            # file may be summed in another order, and differ in the last digit.
+            tensors = {
+                name: opened.get_tensor(name).clone()
+                for name in opened.keys()  # noqa: SIM118
+            }
     except (OSError, SafetensorError) as cause:
         raise _no_tensors(file, cause) from cause
     about = dict(header.about)
