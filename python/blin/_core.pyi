@@ -162,10 +162,14 @@ class Batcher:
         epoch: int,
         views: int,
         outside_history: bool,
+        copy: int,
         negatives: NDArray[np.int64],
         log_q: NDArray[np.float32],
     ) -> None:
-        """Fills one row of negatives for each step of a batch of so many views, and their log_q."""
+        """Fills one row of negatives for each step of a batch of so many views, and their log_q.
+
+        Each copy, counted from 0, has draws of its own.
+        """
 
     def mark_history(
         self,

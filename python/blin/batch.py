@@ -18,7 +18,7 @@ _OPERATORS = ("crop", "mask", "reorder")
 _CHOICES = {
     "positions": ("absolute", "per-copy"),
     "sampling": ("uniform", "popularity"),
-    "negatives_per": ("batch", "position"),
+    "negatives_per": ("batch", "position", "copy"),
     "loss_positions": ("all", "last"),
 }
 
@@ -59,7 +59,7 @@ class BatchSpec:
         num_negatives: how many negatives to draw, K.
         sampling: how they are drawn: ``uniform``, or in proportion to ``popularity``.
         negatives_per: who shares them: the whole ``batch``, or the copies of a step, which is then
-            given K of its own (``position``).
+            given K of its own (``position``), or nobody: each ``copy`` of a step has K of its own.
         exclude_history: leave the items of a user's training sequence out of its negatives.
         augmentations: the operators for ``Batch.augmented``; none for no augmented views.
         loss_positions: what is learned from: ``all`` steps of a sequence, or the ``last`` step of
@@ -85,7 +85,7 @@ class BatchSpec:
         for name, known in _CHOICES.items():
             found = getattr(self, name)
             if found not in known:
-                raise ConfigError(f"{name}: expected {' or '.join(known)}, found {found!r}")
+                raise ConfigError(f"{name}: expected one of {', '.join(known)}, found {found!r}")
 
 
 @dataclass(frozen=True)
@@ -149,7 +149,8 @@ class Batch:
         users: (U,), indices of the users in the batch, in the order of their rows.
         views: one view to score, one or more to learn from.
         negatives: (K,), items that the whole batch takes for wrong ones, or (T, K), a row for each
-            step and never its target; empty when the loss draws none.
+            step and never its target, or (C, T, K), one for each copy of a step, the newest first;
+            empty when the loss draws none.
         log_q: shaped as the negatives: the logarithm of how often each is expected among K draws.
         step_users: (T,), for each step the place of its user in ``users``; empty in a batch to
             score.

@@ -264,6 +264,7 @@ def batcher_of(lists: list[list[int]], *, n: int, **options: object) -> Batcher:
     crop=st.sampled_from([0.0, 0.3]),
     popular=st.booleans(),
     outside=st.booleans(),
+    copy=st.integers(0, 2),
     seed=st.integers(0, 99),
     data=st.data(),
 )
@@ -274,6 +275,7 @@ def test_negatives_of_steps_are_those_of_the_description(
     crop: float,
     popular: bool,
     outside: bool,
+    copy: int,
     seed: int,
     data: st.DataObject,
 ) -> None:
@@ -286,11 +288,11 @@ def test_negatives_of_steps_are_those_of_the_description(
     shape = (len(rows.step_users), 6)
     negatives, log_q = np.empty(shape, dtype=np.int64), np.empty(shape, dtype=np.float32)
     Batcher(*flat(lists), max_len=n, **options).fill_negatives(
-        sampler, np.array(users, dtype=np.uint32), 5, views, outside, negatives, log_q
+        sampler, np.array(users, dtype=np.uint32), 5, views, outside, copy, negatives, log_q
     )
     urn = [item for item, count in enumerate(counts, start=1) for _ in range(count)]
     drawn, logs = reference.step_negatives(
-        lists, users, rows, urn, 6, outside_history=outside, seed=seed, epoch=5
+        lists, users, rows, urn, 6, outside_history=outside, copy=copy, seed=seed, epoch=5
     )
     assert negatives.tolist() == drawn
     np.testing.assert_allclose(log_q, np.array(logs).reshape(shape), rtol=1e-6, atol=1e-6)
@@ -304,7 +306,7 @@ def test_a_step_with_nothing_left_to_draw_is_refused(counts: list[int], outside:
     negatives, log_q = np.empty((1, 4), dtype=np.int64), np.empty((1, 4), dtype=np.float32)
     with pytest.raises(ConfigError, match="negatives: expected an item to draw for user 0"):
         batcher_of([[1, 2]], n=5).fill_negatives(
-            sampler, np.zeros(1, np.uint32), 0, 1, outside, negatives, log_q
+            sampler, np.zeros(1, np.uint32), 0, 1, outside, 0, negatives, log_q
         )
 
 
@@ -471,7 +473,7 @@ def content(thing: object) -> object:
     return {field.name: content(getattr(thing, field.name)) for field in fields(thing)}
 
 
-@pytest.mark.parametrize("negatives_per", ["batch", "position"])
+@pytest.mark.parametrize("negatives_per", ["batch", "position", "copy"])
 @pytest.mark.parametrize("threads", [1, 2, 7])
 def test_a_batch_is_the_same_whoever_makes_it(
     small_dataset: Dataset, threads: int, negatives_per: str
@@ -486,6 +488,23 @@ def test_a_batch_is_the_same_whoever_makes_it(
             pool.submit(loader.batch, order, 3, step) for step in reversed(range(len(expected)))
         ]
         assert [content(job.result()) for job in reversed(jobs)] == expected
+
+
+def test_each_copy_has_negatives_of_its_own(small_dataset: Dataset) -> None:
+    shared, own = (
+        TrainingLoader(
+            small_dataset, everything(negatives_per=scope), RANDOM, batch_size=7, seed=1
+        ).epoch(2)
+        for scope in ("position", "copy")
+    )
+    copies = 0
+    for batch, other in zip(shared, own, strict=True):
+        assert torch.equal(other.negatives[0], batch.negatives)
+        assert len(other.negatives) == max(int(view.copies.max()) for view in batch.views)
+        for copy, negatives in enumerate(other.negatives[1:]):
+            assert (negatives != other.negatives[copy]).any()
+        copies = max(copies, len(other.negatives))
+    assert copies > 2
 
 
 def test_negatives_of_steps_are_wrong_for_their_users(small_dataset: Dataset) -> None:
@@ -583,9 +602,12 @@ def test_the_wait_for_batches_is_measured(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"negatives_per": "user"}, "negatives_per: expected batch or position, found 'user'"),
-        ({"sampling": "none"}, "sampling: expected uniform or popularity, found 'none'"),
-        ({"positions": "none"}, "positions: expected absolute or per-copy, found 'none'"),
+        (
+            {"negatives_per": "user"},
+            "negatives_per: expected one of batch, position, copy, found 'user'",
+        ),
+        ({"sampling": "none"}, "sampling: expected one of uniform, popularity, found 'none'"),
+        ({"positions": "none"}, "positions: expected one of absolute, per-copy, found 'none'"),
     ],
 )
 def test_a_spec_that_cannot_be_met_is_refused(change: dict[str, str], message: str) -> None:

@@ -45,7 +45,7 @@ def test_an_epoch_has_every_prefix_once(small_dataset: Dataset) -> None:
     assert sorted(found) == sorted(expected)
 
 
-@pytest.mark.parametrize("negatives_per", ["batch", "position"])
+@pytest.mark.parametrize("negatives_per", ["batch", "position", "copy"])
 @pytest.mark.parametrize("rows", ROWS.values(), ids=list(ROWS))
 def test_a_prefix_has_one_step_and_its_target_is_not_in_its_segment(
     small_dataset: Dataset, rows: Rows, negatives_per: str
@@ -56,7 +56,9 @@ def test_a_prefix_has_one_step_and_its_target_is_not_in_its_segment(
     loader = TrainingLoader(distinct, spec, rows, batch_size=30, seed=3)
     batch = loader.batch(loader.users, 1, 2)
     assert batch.step_users.tolist() == list(range(30))
-    shape = (9,) if negatives_per == "batch" else (30, 9)
+    shape = {"batch": (9,), "position": (30, 9)}.get(negatives_per)
+    if negatives_per == "copy":
+        shape = (max(int(view.copies.max()) for view in batch.views), 30, 9)
     assert batch.negatives.shape == batch.log_q.shape == shape
     for view in batch.views:
         places = view.targets > 0
@@ -67,11 +69,11 @@ def test_a_prefix_has_one_step_and_its_target_is_not_in_its_segment(
             target = int(view.targets[row, place])
             seen = view.items[row][view.segments[row] == view.segments[row, place]]
             assert int(seen.max()) == target - 1
-            if negatives_per == "position":
-                assert target not in batch.negatives[view.steps[row, place]]
+            if negatives_per != "batch":
+                assert target not in batch.negatives[..., view.steps[row, place], :]
 
 
-@pytest.mark.parametrize("negatives_per", ["batch", "position"])
+@pytest.mark.parametrize("negatives_per", ["batch", "position", "copy"])
 @pytest.mark.parametrize("rows", ROWS.values(), ids=list(ROWS))
 def test_the_loss_is_that_of_one_target_after_the_other(
     small_dataset: Dataset, rows: Rows, negatives_per: str

@@ -18,6 +18,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "one view": {"kl_weight": 0.0},
     "whole catalogue": {"num_negatives": 0},
     "own negatives, logQ": {"negatives_per": "position", "log_q": True},
+    "negatives of a copy, logQ": {"negatives_per": "copy", "log_q": True},
     "popularity, logQ": {"sampling": "popularity", "log_q": True},
     "history excluded": {"exclude_history": True},
     "history excluded, own": {"exclude_history": True, "negatives_per": "position"},

@@ -279,6 +279,7 @@ def step_negatives(
     count: int,
     *,
     outside_history: bool,
+    copy: int,
     seed: int,
     epoch: int,
 ) -> tuple[list[list[int]], list[list[float]]]:
@@ -286,7 +287,7 @@ def step_negatives(
     drawn: list[list[int]] = []
     log_q: list[list[float]] = []
     for row, user in enumerate(users):
-        stream = Stream(seed, STEP_NEGATIVES, epoch, user)
+        stream = Stream(seed, STEP_NEGATIVES | copy << 16, epoch, user)
         own = [t for who, t in zip(rows.step_users, rows.step_targets, strict=True) if who == row]
         for target in own:
             wrong = {target, *(sequences[user] if outside_history else ())}

@@ -55,6 +55,10 @@ def candidates_of(view: View, batch: Batch, config: ObjectiveConfig, place: Plac
     if config.negatives_per == "position":
         log_q = batch.log_q[step] if config.log_q else None
         return Candidates(batch.negatives[step], log_q)
+    if config.negatives_per == "copy":
+        copy = int(view.copies[place]) - 1
+        log_q = batch.log_q[copy][step] if config.log_q else None
+        return Candidates(batch.negatives[copy][step], log_q)
     excluded = None
     if config.exclude_history:
         assert batch.excluded is not None

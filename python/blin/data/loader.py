@@ -181,8 +181,8 @@ class TrainingLoader:
         )
         indices = self._buffers.take("users", (self.batch_size,), np.int64)[: len(users)]
         indices.numpy()[:] = users
-        negatives, log_q, excluded = self._negatives(users, epoch, step, steps)
         filled = tuple(_cut(view, count) for view, count in zip(views, rows, strict=True))
+        negatives, log_q, excluded = self._negatives(users, epoch, step, steps, filled)
         if spec.times:
             filled = self._timed(filled, users, step_users[:steps].numpy())
         batch = Batch(
@@ -197,24 +197,37 @@ class TrainingLoader:
         return batch if self._owners is None else last_steps(batch, self._owners)
 
     def _negatives(
-        self, users: NDArray[np.uint32], epoch: int, step: int, steps: int
+        self,
+        users: NDArray[np.uint32],
+        epoch: int,
+        step: int,
+        steps: int,
+        views: tuple[View, ...],
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         """Returns the negatives, their log_q, and which of them to exclude for which user."""
         spec, count = self.spec, self.spec.num_negatives
-        if spec.negatives_per == "position":
+        if spec.negatives_per != "batch":
+            copies = 1
+            if spec.negatives_per == "copy":
+                copies = max(int(view.copies.max()) for view in views)
             # A power of two, so that batches of about as many steps share their memory.
             most = 1 << max(0, steps - 1).bit_length()
-            negatives = self._buffers.take("negatives", (most, count), np.int64)[:steps]
-            log_q = self._buffers.take("log_q", (most, count), np.float32)[:steps]
-            self._batcher.fill_negatives(
-                self._sampler,
-                users,
-                epoch,
-                spec.views,
-                spec.exclude_history,
-                negatives.numpy(),
-                log_q.numpy(),
-            )
+            negatives = self._buffers.take("negatives", (copies, most, count), np.int64)
+            log_q = self._buffers.take("log_q", (copies, most, count), np.float32)
+            negatives, log_q = negatives[:, :steps], log_q[:, :steps]
+            for copy in range(copies):
+                self._batcher.fill_negatives(
+                    self._sampler,
+                    users,
+                    epoch,
+                    spec.views,
+                    spec.exclude_history,
+                    copy,
+                    negatives[copy].numpy(),
+                    log_q[copy].numpy(),
+                )
+            if spec.negatives_per == "position":
+                negatives, log_q = negatives[0], log_q[0]
             return negatives, log_q, None
         negatives = self._buffers.take("negatives", (count,), np.int64)
         log_q = self._buffers.take("log_q", (count,), np.float32)

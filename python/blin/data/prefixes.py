@@ -39,13 +39,13 @@ def last_steps(batch: Batch, owners: Tensor) -> Batch:
     last = torch.ones_like(users, dtype=torch.bool)
     last[:-1] = users[1:] != users[:-1]
     numbers = torch.where(last, last.cumsum(0) - 1, -1)
-    own = batch.negatives.dim() == 2
+    own = batch.negatives.dim() > 1
     return replace(
         batch,
         users=owners[batch.users],
         views=tuple(_renumbered(view, numbers) for view in batch.views),
-        negatives=batch.negatives[last] if own else batch.negatives,
-        log_q=batch.log_q[last] if own else batch.log_q,
+        negatives=batch.negatives[..., last, :] if own else batch.negatives,
+        log_q=batch.log_q[..., last, :] if own else batch.log_q,
         step_users=users[last],
     )
 

@@ -101,11 +101,11 @@ class BERT4Rec(Encoder):
         hidden = self._draw(view)
         states = self.encode(replace(view, items=view.items.masked_fill(hidden, self.mask_token)))
         # The steps of first items are numbered after all others.
-        own = batch.negatives.dim() == 2
+        own = batch.negatives.dim() > 1
         asked = replace(
             batch,
             views=(_at(view, hidden),),
-            negatives=torch.cat([batch.negatives] * 2) if own else batch.negatives,
+            negatives=torch.cat([batch.negatives] * 2, dim=-2) if own else batch.negatives,
             log_q=torch.cat([batch.log_q] * 2) if own else batch.log_q,
             step_users=torch.cat([batch.step_users] * 2),
         )

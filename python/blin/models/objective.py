@@ -19,7 +19,7 @@ from blin.losses import Candidates, SequenceLoss, binary_loss, softmax_loss
 
 LOSSES = ("softmax", "bce", "gbce")
 SAMPLINGS = ("uniform", "popularity")
-SCOPES = ("batch", "position")
+SCOPES = ("batch", "position", "copy")
 KL_POSITIONS = ("last_copy", "aligned", "last")
 AVERAGES = ("token", "copy", "user")
 
@@ -38,7 +38,8 @@ class ObjectiveConfig:
     Attributes:
         loss: ``softmax`` cross-entropy, binary cross-entropy ``bce``, or the calibrated ``gbce``.
         num_negatives: K, the negatives a target competes with; 0 for the whole catalogue.
-        negatives_per: whether a ``batch`` shares its negatives or each ``position`` has its own.
+        negatives_per: whether a ``batch`` shares its negatives, each ``position`` of a sequence has
+            its own, which its copies share, or each position of every ``copy``.
         sampling: how the negatives are drawn: ``uniform``, or in proportion to ``popularity``.
         log_q: correct the negatives' scores for the sampling.
         exclude_history: no item of a user's training sequence is a negative of that user.
@@ -71,8 +72,10 @@ class ObjectiveConfig:
         if self.num_negatives == 0:
             if self.loss != "softmax":
                 raise ConfigError(f"num_negatives: {self.loss} needs at least 1, found 0")
-            if self.negatives_per == "position":
-                raise ConfigError("num_negatives: negatives_per = position needs at least 1")
+            if self.negatives_per != "batch":
+                raise ConfigError(
+                    f"num_negatives: negatives_per = {self.negatives_per} needs at least 1"
+                )
 
 
 def batch_spec_of(config: ObjectiveConfig, max_len: int) -> BatchSpec:
@@ -214,7 +217,7 @@ def _targets_loss(
     weights: Tensor,
     kl_weights: Tensor | None,
 ) -> SequenceLoss:
-    candidates = _candidates(targets.steps, batch, config)
+    candidates = _candidates(targets, batch, config)
     if config.loss == "softmax":
         return softmax_loss(
             states,
@@ -235,14 +238,17 @@ def _targets_loss(
     )
 
 
-def _candidates(steps: Tensor, batch: Batch, config: ObjectiveConfig) -> Candidates:
-    """Returns what the targets at the given steps of the batch compete with."""
+def _candidates(targets: _Targets, batch: Batch, config: ObjectiveConfig) -> Candidates:
+    """Returns what the targets compete with."""
     if config.num_negatives == 0:
         return Candidates()
     log_q = batch.log_q if config.log_q else None
-    if config.negatives_per == "position":
-        return Candidates(batch.negatives[steps], None if log_q is None else log_q[steps])
-    excluded = None if batch.excluded is None else batch.excluded[batch.step_users[steps]]
+    if config.negatives_per != "batch":
+        own: tuple[Tensor, ...] = (targets.steps,)
+        if config.negatives_per == "copy":
+            own = (targets.copies.long() - 1, targets.steps)
+        return Candidates(batch.negatives[own], None if log_q is None else log_q[own])
+    excluded = None if batch.excluded is None else batch.excluded[batch.step_users[targets.steps]]
     return Candidates(batch.negatives, log_q, excluded)
 
 

@@ -137,7 +137,7 @@ impl Sampler {
     ///
     /// The target of a step is never drawn for it, nor, with `outside_history`, any item of its
     /// user's sequence. `out` and `log_q` are T × `count`; the latter is the logarithm of how often
-    /// each negative is expected among the step's draws.
+    /// each negative is expected among the step's draws. Each `copy` has draws of its own.
     ///
     /// # Errors
     /// When a user is unknown or has fewer than two items, a buffer is too small, or only rare items
@@ -151,6 +151,7 @@ impl Sampler {
         epoch: u32,
         views: usize,
         outside_history: bool,
+        copy: u16,
         count: usize,
         out: &mut [i64],
         log_q: &mut [f32],
@@ -163,7 +164,8 @@ impl Sampler {
         let mut rows = out.chunks_exact_mut(count).zip(log_q.chunks_exact_mut(count));
         for &user in users {
             steps.choose(corpus, options, user, epoch)?;
-            let mut stream = Stream::new(options.seed, Purpose::StepNegatives, epoch, user);
+            let mut stream =
+                Stream::new(options.seed, Purpose::StepNegatives { copy }, epoch, user);
             let history = if outside_history { &corpus.items[corpus.range(user)?] } else { &[] };
             let mut left = self.total();
             for &item in history {

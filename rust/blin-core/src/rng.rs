@@ -24,7 +24,10 @@ pub enum Purpose {
         view: u8,
     },
     /// Negatives for each step of a user.
-    StepNegatives,
+    StepNegatives {
+        /// 0 for those of the newest copy, or of all copies, 1 for the copy before it, and so on.
+        copy: u16,
+    },
     /// Which two operators augment a user's sequence.
     Operators,
     /// What an operator does to a user's sequence in the given augmented view.
@@ -42,7 +45,7 @@ impl Purpose {
             Self::TrainingNegatives => 2 << 8,
             Self::RankingNegatives => 3 << 8,
             Self::Crop { view } => 4 << 8 | u32::from(view),
-            Self::StepNegatives => 5 << 8,
+            Self::StepNegatives { copy } => u32::from(copy) << 16 | 5 << 8,
             Self::Operators => 6 << 8,
             Self::Augmentation { view } => 7 << 8 | u32::from(view),
         }

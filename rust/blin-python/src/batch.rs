@@ -141,6 +141,7 @@ impl Batcher {
         epoch: u32,
         views: usize,
         outside_history: bool,
+        copy: u16,
         mut negatives: PyReadwriteArray2<'_, i64>,
         mut log_q: PyReadwriteArray2<'_, f32>,
     ) -> Result<()> {
@@ -155,6 +156,7 @@ impl Batcher {
                 epoch,
                 views,
                 outside_history,
+                copy,
                 count,
                 negatives,
                 log_q,
