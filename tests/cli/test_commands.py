@@ -226,6 +226,33 @@ def test_sampled_metrics_have_names_of_their_own(blin: Blin) -> None:
     assert all(name.endswith("[uniform-50]") for name in metrics)
 
 
+def test_evaluate_cuts_histories_to_several_lengths(blin: Blin) -> None:
+    told = value_of(blin("evaluate", "--last", "1", "3,1", "--k", 5, "--groups", "--json"))
+    assert told.keys() == {"run", "evaluations"}
+    kept = Path(told["run"]) / "eval"
+    for last, each in zip((1, 3), told["evaluations"], strict=True):
+        assert each["metrics"].keys() == {
+            f"{name}[last-{last}]" for name in ("HR@5", "NDCG@5", "MRR")
+        }
+        assert each["protocol"]["history"] == f"last-{last}"
+        assert each["groups"].keys() == {"history", "popularity", "repeats"}
+        stored = json.loads((kept / f"test-last-{last}.json").read_text())
+        assert (stored["metrics"], stored["protocol"]) == (each["metrics"], each["protocol"])
+    shown = blin("evaluate", "--last", 1, 3, "--k", 5, "--negatives", 9)
+    names = [line.split()[0] for line in shown.stdout.splitlines()[2:]]
+    assert names == [
+        f"{name}[uniform-9,last-{last}]" for last in (1, 3) for name in ("HR@5", "NDCG@5", "MRR")
+    ]
+
+
+@pytest.mark.parametrize("last", ["0", "-2", "three", "1.5", "2,0", "2147483648"])
+def test_what_is_no_length_of_a_history_is_a_wrong_usage(blin: Blin, last: str) -> None:
+    result = blin("evaluate", f"--last={last}")
+    assert (result.exit_code, result.stdout, result.stderr.count("\n")) == (2, "", 1)
+    assert "last" in result.stderr
+    assert not list(Path("runs").glob("*/*/eval/*last*"))
+
+
 def test_evaluate_prints_a_table(blin: Blin) -> None:
     result = blin("evaluate", "--k", 5, "--split", "valid")
     first = r"^metric +valid +95% interval\nHR@5 +0\.\d{4} +0\.\d{4} to 0\.\d{4}\n"

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from cli.conftest import Blin
 
 
@@ -82,6 +84,23 @@ def test_metrics_of_a_sampled_protocol_keep_its_name(blin: Blin) -> None:
     assert "HR@10[uniform-50]" in blin("compare", *runs, *options).stdout
 
 
+def test_runs_are_compared_on_cut_histories(blin: Blin) -> None:
+    runs = two_runs(blin)
+    told = json.loads(blin("compare", *runs, "--last", 1, "--resamples", 199, "--json").stdout)
+    assert told["protocol"]["history"] == "last-1"
+    names = ["HR@10[last-1]", "NDCG@10[last-1]"]
+    assert [each["metric"] for each in told["comparisons"]] == names
+    for run, compared in zip(runs, told["runs"], strict=True):
+        stored = json.loads((Path(run) / "eval" / "test-last-1.json").read_text())
+        assert compared["metrics"] == {
+            name: pytest.approx(stored["metrics"][name], abs=1e-12) for name in names
+        }
+    shown = blin("compare", "--dataset", "shop", "--last", 1, "--resamples", 199, "--markdown")
+    titles = [line for line in shown.stdout.splitlines() if line.startswith("shop")]
+    full = "shop, test items, full ranking"
+    assert titles == [full, f"{full}, history last-1"]
+
+
 def test_all_runs_of_a_dataset_are_compared(blin: Blin) -> None:
     first, second = two_runs(blin)
     assert blin("train", "--dataset", "shop", "--model", "markov").exit_code == 0
@@ -118,6 +137,7 @@ def test_options_of_one_form_are_refused_in_the_other(blin: Blin) -> None:
         ("a", "--dataset", "shop"): "give either two runs or more, or --dataset NAME",
         ("a", "b", "--best"): "--best and --negatives need --dataset NAME",
         ("a", "b", "--negatives", 9): "--best and --negatives need --dataset NAME",
+        ("a", "b", "--last", 3, "--evaluation", "test"): "give either --last or --evaluation",
         ("--dataset", "shop", "--all-pairs"): "--all-pairs and --evaluation are for named runs",
     }
     for arguments, message in refused.items():

@@ -83,6 +83,15 @@ def test_marks_come_with_what_they_mean(tmp_path):
     assert "compared with nothing" in page(gather(paths[:1]))
 
 
+def test_cut_histories_have_a_table_of_their_own_after_the_usual_one(tmp_path):
+    run = make_run(tmp_path / "shop" / "a", RANKS[0])
+    evaluate_run(
+        run, RANKS[0], name="test-last-3", suffix="[last-3]", protocol={"history": "last-3"}
+    )
+    titles = re.findall(r"<h3>(Test.*?)</h3>", page(gather([run])))
+    assert titles[:2] == ["Test items, full ranking", "Test items, full ranking, history last-3"]
+
+
 def test_passports_that_look_alike_are_named_by_what_differs(tmp_path):
     paths = [make_run(tmp_path / "a", [1] * 9), make_run(tmp_path / "b", [1] * 9)]
     evaluate_run(paths[1], [1] * 9, protocol={"ties": "random"})

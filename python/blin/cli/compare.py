@@ -14,6 +14,7 @@ from blin.cli.output import Output
 from blin.errors import CheckpointError
 
 if TYPE_CHECKING:
+    from blin.evaluation.per_user import PerUser
     from blin.evaluation.significance import Comparison
 
 
@@ -35,6 +36,13 @@ if TYPE_CHECKING:
     type=click.IntRange(min=1),
     help="With --dataset: also rank among this many uniform negatives; what has not been evaluated "
     "so yet is evaluated now.",
+)
+@click.option(
+    "--last",
+    type=click.IntRange(min=1),
+    metavar="NUMBER",
+    help="Compare how the runs do on cut histories, of which they are shown so many items, the "
+    "newest (with --dataset: also); what has not been evaluated so yet is evaluated now.",
 )
 @click.option(
     "--evaluation",
@@ -62,6 +70,7 @@ def compare(
     dataset: str | None,
     best: bool,
     negatives: int | None,
+    last: int | None,
     evaluation: str | None,
     metrics: tuple[str, ...],
     all_pairs: bool,
@@ -95,6 +104,8 @@ def compare(
         raise click.UsageError("--best and --negatives need --dataset NAME")
     if dataset is not None and (all_pairs or evaluation is not None):
         raise click.UsageError("--all-pairs and --evaluation are for named runs")
+    if last is not None and evaluation is not None:
+        raise click.UsageError("give either --last or --evaluation")
     evaluation = evaluation or "test"
     if dataset is not None:
         from blin.cli.comparison_table import compare_all
@@ -103,6 +114,7 @@ def compare(
             dataset,
             best=best,
             negatives=negatives,
+            last=last,
             metrics=metrics,
             confidence=confidence,
             resamples=resamples,
@@ -117,9 +129,10 @@ def compare(
         return
     from blin.checkpoint import find_run
     from blin.evaluation.per_user import read_per_user
-    from blin.evaluation.protocol import metric_suffix
+    from blin.evaluation.protocol import metric_suffix, protocol_title
     from blin.evaluation.significance import compare as compare_evaluations
     from blin.evaluation.significance import values_of
+    from blin.experiments.comparison import measured_ranks
     from blin.experiments.report import letter_of
 
     places = [find_run(runs_dir, run) for run in runs]
@@ -128,7 +141,15 @@ def compare(
     for number, run in enumerate(places):
         if run in places[:number]:
             raise click.UsageError(f"{run}: given twice")
-    evaluations = {str(run): read_per_user(_evaluation_file(run, evaluation)) for run in places}
+    evaluations: dict[str, PerUser] = {}
+    with output.bar("rank the test items") as advance:
+        for done, run in enumerate(places):
+            evaluations[str(run)] = (
+                read_per_user(_evaluation_file(run, evaluation))
+                if last is None
+                else measured_ranks(run, data_dir=data_dir, last=last, device=device)
+            )
+            advance(done + 1, len(places))
     found = compare_evaluations(
         evaluations,
         metrics=metrics,
@@ -152,12 +173,11 @@ def compare(
         }
     )
     letters = {run: letter_of(place) for place, run in enumerate(means)}
-    title = f"{protocol['dataset']}, {protocol['split']} items, {protocol['ranking']} ranking"
     show = output.markdown if markdown else output.table
     show(
         ("", "run", *(metric + suffix for metric in metrics)),
         [(letters[run], run, *values.values()) for run, values in means.items()],
-        title=title,
+        title=protocol_title(protocol),
     )
     show_comparisons(comparisons, means, letters, confidence=confidence, show=show)
 

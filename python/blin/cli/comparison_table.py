@@ -19,6 +19,7 @@ def compare_all(
     *,
     best: bool,
     negatives: int | None,
+    last: int | None,
     metrics: Sequence[str],
     confidence: float,
     resamples: int,
@@ -40,12 +41,17 @@ def compare_all(
         output.warn(f"{left_out} runs were trained on other sequences of that name: left out")
     if best:
         rows = best_of_each_model(rows)
+    protocols: list[dict[str, int]] = [{}]
+    if negatives is not None:
+        protocols.append({"negatives": negatives})
+    if last is not None:
+        protocols.append({"last": last})
     return {
         "dataset": dataset,
         "protocols": [
             show_rows(
                 rows,
-                negatives=each,
+                **each,
                 metrics=metrics,
                 confidence=confidence,
                 resamples=resamples,
@@ -55,7 +61,7 @@ def compare_all(
                 show_markdown=markdown,
                 output=output,
             )
-            for each in ((None,) if negatives is None else (None, negatives))
+            for each in protocols
         ],
     }
 
@@ -63,7 +69,6 @@ def compare_all(
 def show_rows(
     rows: Sequence[Row],
     *,
-    negatives: int | None,
     metrics: Sequence[str],
     confidence: float,
     resamples: int,
@@ -72,13 +77,21 @@ def show_rows(
     data_dir: Path | None,
     show_markdown: bool,
     output: Output,
+    negatives: int | None = None,
+    last: int | None = None,
 ) -> dict[str, object]:
     """Prints the table of one protocol, and returns it as JSON has it."""
+    from blin.evaluation.protocol import protocol_title
     from blin.experiments.comparison import best_of, rank
 
     with output.bar("rank the test items") as advance:
         ranked = rank(
-            rows, data_dir=data_dir, negatives=negatives, device=device, on_progress=advance
+            rows,
+            data_dir=data_dir,
+            negatives=negatives,
+            last=last,
+            device=device,
+            on_progress=advance,
         )
     protocol, suffix = ranked[0].evaluations[0].protocol, ranked[0].suffix
     level = 1 - confidence
@@ -97,7 +110,7 @@ def show_rows(
             )
             for each in ranked
         ],
-        title=f"{protocol['dataset']}, {protocol['split']} items, {protocol['ranking']} ranking",
+        title=protocol_title(protocol),
     )
     output.note(
         f"Mean over seeds ± half of its {100 * confidence:g} % interval; * better than every other "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -59,6 +60,15 @@ if TYPE_CHECKING:
     help="How the negatives are drawn.",
 )
 @click.option(
+    "--last",
+    cls=options.Several,
+    type=click.IntRange(min=1),
+    metavar="NUMBER...",
+    help="Show the model only so many items of each history, the newest, as if all users were new: "
+    "--last 1 2 3. Nothing else changes: all users are ranked, among the same items, without those "
+    "of their whole history. Each has metric names of its own.",
+)
+@click.option(
     "--groups",
     is_flag=True,
     help="Also show the metrics by history, by popularity of the item, of new items and repeats.",
@@ -81,6 +91,7 @@ def evaluate(
     repeats: str,
     negatives: int | None,
     sampling: str,
+    last: tuple[int, ...],
     groups: bool,
     beyond_accuracy: bool,
     seed: int,
@@ -94,6 +105,9 @@ def evaluate(
     Every item of the catalogue is ranked, except those the user has had already, unless
     --negatives asks for the sampled protocol of many papers. The metrics and the rank of each item
     are kept in the run.
+
+    --last tells how a model does on short histories. Items that nobody had in training are not what
+    it is about: no model of blin can know them.
     """
     if negatives is not None and beyond_accuracy:
         raise click.UsageError("--beyond-accuracy is of full ranking: leave out --negatives")
@@ -102,48 +116,66 @@ def evaluate(
 
     found = load_run(find_run(runs_dir, run), device=device)
     dataset = found.dataset(data_dir=data_dir)
-    with output.bar("rank users") as advance:
-        evaluation = rank(
-            found.model,
-            dataset,
-            k=k,
-            split=split,
-            targets=targets,
-            repeats=repeats,
-            negatives=negatives,
-            sampling=sampling,
-            seed=seed,
-            beyond_accuracy=beyond_accuracy,
-            on_progress=advance,
-        )
-    evaluation.save(found.path / "eval")
+    evaluations = []
+    for shown in dict.fromkeys(last) or (None,):
+        with output.bar(f"rank users by their last {shown}" if shown else "rank users") as advance:
+            evaluation = rank(
+                found.model,
+                dataset,
+                k=k,
+                split=split,
+                targets=targets,
+                repeats=repeats,
+                negatives=negatives,
+                sampling=sampling,
+                seed=seed,
+                last=shown,
+                beyond_accuracy=beyond_accuracy,
+                on_progress=advance,
+            )
+        evaluation.save(found.path / "eval")
+        evaluations.append(evaluation)
+    told = [_told(each, groups=groups) for each in evaluations]
+    output.result({"run": str(found.path), **({"evaluations": told} if last else told[0])})
+    show(evaluations, output, title=str(found.path), groups=groups)
+
+
+def _told(evaluation: Evaluation, *, groups: bool) -> dict[str, object]:
+    """Returns an evaluation as JSON has it."""
     told: dict[str, object] = {
-        "run": str(found.path),
         "metrics": evaluation.metrics,
         "intervals": evaluation.intervals,
         "protocol": evaluation.protocol,
     }
     if groups:
         told["groups"] = evaluation.groups
-    if beyond_accuracy:
-        told["beyond_accuracy"] = evaluation.beyond_accuracy
-    output.result(told)
-    show(evaluation, output, title=str(found.path), groups=groups)
-
-
-def show(evaluation: Evaluation, output: Output, *, title: str, groups: bool) -> None:
-    """Prints the metrics with their intervals, and what else was asked for."""
-    split = str(evaluation.protocol["split"])
-    ends = {name: f"{low:.4f} to {high:.4f}" for name, (low, high) in evaluation.intervals.items()}
-    rows = [(name, value, ends.get(name, "")) for name, value in evaluation.metrics.items()]
-    output.table(("metric", split, "95% interval"), rows, title=title)
-    for kind, members in evaluation.groups.items() if groups else ():
-        columns = [kind, "users", "targets", *evaluation.metrics]
-        cells = [
-            (name, group["users"], group["targets"], *group["metrics"].values())
-            for name, group in members.items()
-        ]
-        output.table(columns, cells)
     if evaluation.beyond_accuracy is not None:
-        output.table(("of the lists", split), list(evaluation.beyond_accuracy.items()))
-    output.note(f"{evaluation.users:,} users in {duration_of(evaluation.seconds)}")
+        told["beyond_accuracy"] = evaluation.beyond_accuracy
+    return told
+
+
+def show(evaluations: Sequence[Evaluation], output: Output, *, title: str, groups: bool) -> None:
+    """Prints the metrics with their intervals, and what else was asked for."""
+    from blin.evaluation.protocol import metric_suffix
+
+    split = str(evaluations[0].protocol["split"])
+    rows = []
+    for each in evaluations:
+        ends = {name: f"{low:.4f} to {high:.4f}" for name, (low, high) in each.intervals.items()}
+        rows += [(name, value, ends.get(name, "")) for name, value in each.metrics.items()]
+    output.table(("metric", split, "95% interval"), rows, title=title)
+    for each in evaluations:
+        for kind, members in each.groups.items() if groups else ():
+            columns = [kind, "users", "targets", *each.metrics]
+            cells = [
+                (name, group["users"], group["targets"], *group["metrics"].values())
+                for name, group in members.items()
+            ]
+            output.table(columns, cells)
+        if each.beyond_accuracy is not None:
+            output.table(
+                (f"of the lists{metric_suffix(each.protocol)}", split),
+                list(each.beyond_accuracy.items()),
+            )
+    seconds = sum(each.seconds for each in evaluations)
+    output.note(f"{evaluations[0].users:,} users in {duration_of(seconds)}")

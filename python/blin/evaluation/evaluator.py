@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from functools import cached_property
 from importlib.metadata import version
@@ -40,7 +40,7 @@ class Evaluation:
 
     Attributes:
         metrics: ``HR@10``, ``NDCG@10``, …, ``MRR`` on the 0–1 scale; any protocol but the usual
-            one adds its name, as in ``HR@10[uniform-500]``.
+            one adds its name, as in ``HR@10[uniform-500]`` or ``HR@10[last-3]``.
         protocol: all that must be equal for two evaluations to be comparable.
         ranks: (T,), the rank of each target, by user, then by time.
         users: number of users ranked.
@@ -63,7 +63,7 @@ class Evaluation:
 
     @property
     def name(self) -> str:
-        """The name of the protocol: ``test``, ``test-uniform-500-s0``, ``valid-repeats-miss``."""
+        """The name of the protocol: ``test``, ``test-uniform-500-s0``, ``valid-last-3``."""
         return evaluation_name(self.protocol)
 
     @cached_property
@@ -140,6 +140,7 @@ def evaluate(
     negatives: int | None = None,
     sampling: str = "uniform",
     seed: int = 0,
+    last: int | None = None,
     beyond_accuracy: bool = False,
     on_progress: Progress | None = None,
 ) -> Evaluation:
@@ -160,6 +161,9 @@ def evaluate(
         negatives: rank among this many drawn items instead of the whole catalogue.
         sampling: how they are drawn: ``uniform``, or in proportion to ``popularity``.
         seed: of the drawn items.
+        last: show the model only so many items of each history, the newest, as if its user were
+            new; None shows all. Nothing else changes: who is ranked, among which items, and which
+            of them the user has had are told by the whole history.
         beyond_accuracy: also measure what the lists hold.
         on_progress: called with the targets done and the targets to do.
 
@@ -187,6 +191,8 @@ def evaluate(
             f"negatives: expected 1 to {dataset.num_items - 1}, fewer than there are items, "
             f"found {negatives}"
         )
+    if last is not None and not (isinstance(last, int | np.integer) and 1 <= last < MISS):
+        raise ConfigError(f"last: expected a whole number of at least 1, below 2^31, found {last}")
     if not 0 <= seed < 2**64:
         raise ConfigError(f"seed: expected 0 or more, below 2^64, found {seed}")
     if negatives is not None and beyond_accuracy:
@@ -206,6 +212,7 @@ def evaluate(
     chosen = first if targets == "first" else Targets(dataset, *dataset.held_out(split, targets))
     if np.array_equal(first.places, chosen.places):
         targets = "first"
+    chosen = replace(chosen, last=last)
     if repeats == "skip":
         chosen = chosen.without(chosen.repeats)
     if len(chosen) == 0:
@@ -243,6 +250,8 @@ def evaluate(
     }
     if negatives is not None:
         protocol["seed"] = seed
+    if last is not None:
+        protocol["history"] = f"last-{last}"
     metrics = metrics_of(ranks, ks, users=chosen.users)
     return Evaluation(
         metrics={name + metric_suffix(protocol): value for name, value in metrics.items()},

@@ -114,12 +114,12 @@ def unseen_scores(
 def _batches(
     model: Scorer, targets: Targets, on_progress: Progress | None
 ) -> Iterator[tuple[NDArray[np.int64], Batch]]:
-    """Yields all targets with their histories, those with histories of like length together."""
+    """Yields all targets with what is shown of their histories, those with as much together."""
     dataset = targets.dataset
     size = max(1, min(1024, SCORES_AT_ONCE // (dataset.num_items + 1)))
+    starts, places = targets.shown_from, targets.places
     # A batch is as wide as its longest history.
-    order = np.argsort(targets.history, kind="stable")
-    starts, places = targets.starts, targets.places
+    order = np.argsort(places - starts, kind="stable")
     for first in range(0, len(order), size):
         part = order[first : first + size]
         batch = history_batch(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -23,11 +23,14 @@ class Targets:
         dataset: where they are from.
         users: (T,) index of each one's user.
         places: (T,) where in ``dataset.items`` it stands; its history is what its user has before.
+        last: how many items of a history, the newest, a model is shown; None shows all. The rest
+            stays in the history: it is masked, and it is counted.
     """
 
     dataset: Dataset
     users: NDArray[np.int64]
     places: NDArray[np.int64]
+    last: int | None = None
 
     def __len__(self) -> int:
         """Returns T."""
@@ -37,6 +40,12 @@ class Targets:
     def starts(self) -> NDArray[np.int64]:
         """(T,) where in ``dataset.items`` each history begins."""
         return self.dataset.offsets[self.users]
+
+    @property
+    def shown_from(self) -> NDArray[np.int64]:
+        """(T,) where in ``dataset.items`` begins what a model is shown of each history."""
+        starts = self.starts
+        return starts if self.last is None else np.maximum(starts, self.places - self.last)
 
     @cached_property
     def items(self) -> NDArray[np.int64]:
@@ -72,4 +81,4 @@ class Targets:
 
     def without(self, marked: NDArray[np.bool_]) -> Targets:
         """Returns those that are not marked."""
-        return Targets(self.dataset, self.users[~marked], self.places[~marked])
+        return replace(self, users=self.users[~marked], places=self.places[~marked])

@@ -137,6 +137,7 @@ def rank(
     *,
     data_dir: Path | None = None,
     negatives: int | None = None,
+    last: int | None = None,
     device: str = "auto",
     on_progress: Progress | None = None,
 ) -> list[Ranked]:
@@ -149,13 +150,16 @@ def rank(
         rows: finished runs on one dataset.
         data_dir: where their dataset is, if it has moved.
         negatives: uniform ones to rank among; None for full ranking.
+        last: items of each history that the models are shown; None for all.
         device: for those that are evaluated.
         on_progress: called with the runs done and the runs to do.
     """
     runs = [outcome.run for row in rows for outcome in row.outcomes.values()]
     found: dict[Path, PerUser] = {}
     for done, run in enumerate(runs):
-        found[run] = _ranks(run, data_dir, negatives, device)
+        found[run] = measured_ranks(
+            run, data_dir=data_dir, negatives=negatives, last=last, device=device
+        )
         if on_progress is not None:
             on_progress(done + 1, len(runs))
     return [
@@ -207,13 +211,29 @@ def _named(rows: Sequence[Row]) -> list[Row]:
     return named
 
 
-def _ranks(run: Path, data_dir: Path | None, negatives: int | None, device: str) -> PerUser:
+def measured_ranks(
+    run: Path,
+    *,
+    data_dir: Path | None = None,
+    negatives: int | None = None,
+    last: int | None = None,
+    device: str = "auto",
+) -> PerUser:
+    """Returns the ranks of the test items by a run, which it keeps once they are measured.
+
+    The arguments are those of :func:`rank`.
+
+    Raises:
+        CheckpointError: The run or its evaluation is damaged.
+        ConfigError: An argument is out of range.
+    """
     protocol: Mapping[str, object] = {
         "split": "test",
         "ranking": "full" if negatives is None else f"uniform-{negatives}",
         "targets": "first",
         "repeats": "candidate",
         **({} if negatives is None else {"seed": 0}),
+        **({} if last is None else {"history": f"last-{last}"}),
     }
     file = run / "eval" / f"{evaluation_name(protocol)}{SUFFIX}"
     if not file.exists():
@@ -223,6 +243,7 @@ def _ranks(run: Path, data_dir: Path | None, negatives: int | None, device: str)
             opened.dataset(data_dir=data_dir),
             k=(10, 20),
             negatives=negatives,
+            last=last,
         )
         found.save(run / "eval")
     return read_per_user(file)

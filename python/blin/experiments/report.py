@@ -382,15 +382,19 @@ def sweeps_of(table: Table, metric: str) -> list[Sweep]:
 
 
 def _by_passport(runs: Iterable[ReportedRun]) -> list[list[tuple[ReportedRun, Evaluated]]]:
-    """Returns the evaluations by passport: those of the test first, full ranking before others."""
+    """Returns the evaluations by passport: the test first, and the usual protocol before others."""
     found: dict[str, list[tuple[ReportedRun, Evaluated]]] = {}
     for run in runs:
         for each in run.evaluations:
             found.setdefault(json.dumps(each.protocol, sort_keys=True), []).append((run, each))
 
-    def place(rows: list[tuple[ReportedRun, Evaluated]]) -> tuple[bool, bool]:
+    def place(rows: list[tuple[ReportedRun, Evaluated]]) -> tuple[bool, bool, bool]:
         protocol = rows[0][1].protocol
-        return protocol.get("split") != "test", protocol.get("ranking") != "full"
+        return (
+            protocol.get("split") != "test",
+            protocol.get("ranking") != "full",
+            "history" in protocol,
+        )
 
     return sorted(found.values(), key=place)
 

@@ -616,10 +616,15 @@ def _settings(run: ReportedRun, names: Iterable[str]) -> list[str]:
 def _title(report: DatasetReport, table: Table) -> str:
     """Returns what a protocol is called in a heading: no two are called the same."""
     protocol = table.protocol
-    base = [(each.protocol.get("split"), each.protocol.get("ranking")) for each in report.tables]
-    own = (protocol.get("split"), protocol.get("ranking"))
-    alike = [each.protocol for each, name in zip(report.tables, base, strict=True) if name == own]
-    parts = [f"{str(own[0]).capitalize()} items, {own[1]} ranking"]
+    named = ("split", "ranking", "history")
+    alike = [
+        each.protocol
+        for each in report.tables
+        if all(each.protocol.get(key) == protocol.get(key) for key in named)
+    ]
+    parts = [f"{str(protocol.get('split')).capitalize()} items, {protocol.get('ranking')} ranking"]
+    if "history" in protocol:
+        parts.append(f"history {protocol['history']}")
     for key in dict.fromkeys(key for each in alike for key in each):
         if any(each.get(key) != protocol.get(key) for each in alike):
             parts.append(f"{key} {protocol[key]}" if key in protocol else f"{key} not recorded")
