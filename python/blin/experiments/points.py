@@ -82,8 +82,15 @@ class Trial:
 
 
 def key_of(model: str, settings: Mapping[str, object]) -> str:
-    """Returns one text for a model and all its settings."""
-    return json.dumps([model, settings], sort_keys=True)
+    """Returns one text for a model and all its settings.
+
+    A patience of as many epochs as there are, or more, stops no training: it is left out.
+    """
+    telling = dict(settings)
+    patience, epochs = telling.get("patience"), telling.get("epochs")
+    if isinstance(patience, int) and isinstance(epochs, int) and patience >= epochs:
+        del telling["patience"]
+    return json.dumps([model, telling], sort_keys=True)
 
 
 @dataclass(frozen=True)
