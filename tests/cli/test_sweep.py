@@ -44,12 +44,13 @@ def test_a_sweep_finds_what_is_trained_trains_the_rest_and_tells_the_best(
 
     # Nothing of this is ever trained again; what fails is told, and its command ends with 1.
     monkeypatch.setattr(side_by_side, "_WORKER", "import sys; sys.exit(3)")
-    again = blin(*SWEEP, "--set", "lambda=2,0,1")
+    again = blin(*SWEEP, "--set", "lambda=2,0,1", "--out", "weights.svg")
     assert again.exit_code == 1
     assert again.stdout.splitlines()[0].startswith("shop: kl_weight-")
     assert len(again.stdout.splitlines()) == 4
     assert "warning: kl_weight=1, seed 0 failed: its process ended with code 3" in again.stderr
     assert len(list(Path("runs/shop").glob("*/config.toml"))) == 2
+    assert Path("weights.svg").read_text().startswith("<?xml")
 
     plan = json.loads(blin(*SWEEP, "--set", "lambda=2,0,1", "--dry-run", "--json").stdout)
     assert [(row["point"], row["state"]) for row in plan] == [
@@ -107,6 +108,10 @@ def test_the_values_of_a_setting() -> None:
         ("--dataset shop --optuna 2 --model blin,blin-d", 2, "--optuna chooses the settings of"),
         ("--dataset shop --model blin,blim", 2, 'unknown model "blim"; did you mean "blin"?'),
         ("--dataset shop --model item-knn --epochs 3", 2, 'unknown setting "epochs"'),
+        ("--dataset shop --set dim=8,16 --out a.txt", 2, "a name that ends in .svg, .png, .pdf"),
+        ("--dataset shop --set dim=8,16 --out no/a.svg", 2, "--out: expected a directory that is"),
+        ("--dataset shop --set dim=8 --out a.svg", 2, "one setting that is swept, found none"),
+        ("--dataset shop --optuna 2 --set dim=8..9 --out a.svg", 2, "--out draws listed values"),
         ("--dataset shop --name ../up", 2, "--name: expected letters, digits"),
         ("--grid nowhere.toml", 2, "nowhere.toml: expected a TOML file of runs: No such file"),
         ("--grid g.toml --set dim=8", 2, "--grid names models and settings: leave out"),

@@ -63,6 +63,16 @@ def test_trainings_are_told_apart_by_what_they_come_to(small_dataset: Dataset) -
     assert key({}, "blin-bkl") == key({"kl_weight": 0.0}, "blin-bkl")
 
 
+def test_a_patience_that_stops_no_training_tells_none_apart(small_dataset: Dataset) -> None:
+    def key(patience: int) -> str:
+        settings = {"epochs": 3, "patience": patience}
+        return Point("p", "blin", settings, (0,)).trials(small_dataset)[0].key
+
+    # The best epoch is the first or a later one, so that a third without a better one is the last.
+    assert key(3) == key(200)
+    assert len({key(1), key(2), key(3)}) == 3
+
+
 def test_what_is_counted_is_trained_once(small_dataset: Dataset) -> None:
     (trial,) = Point("knn", "item-knn", {"neighbours": 9}, (0, 1, 2)).trials(small_dataset)
     assert (trial.seed, trial.name, trial.settings["neighbours"]) == (None, "knn", 9)

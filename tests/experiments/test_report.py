@@ -10,7 +10,6 @@ import pytest
 
 from blin.errors import CheckpointError
 from blin.experiments.report import (
-    finished_runs,
     gather,
     letter_of,
     read_run,
@@ -115,7 +114,7 @@ def test_a_sweep_is_of_runs_that_differ_in_the_weight_alone(tmp_path):
     assert sweeps_of(report.tables[0], "HR@99") == []
 
 
-def test_a_patience_that_was_not_needed_tells_runs_not_apart(tmp_path):
+def test_a_patience_that_stops_no_training_tells_runs_not_apart(tmp_path):
     paths = [
         make_run(tmp_path / "a", [1, 20], kl_weight=1.0, epochs_wanted=3),
         make_run(tmp_path / "b", [1, 1], kl_weight=0.0, patience=30, epochs_wanted=3),
@@ -140,16 +139,6 @@ def test_datasets_are_told_apart_by_their_sequences(tmp_path):
     assert [each.fingerprint for each in reports] == ["sha256:0", "sha256:1"]
     assert [each.metadata for each in reports] == [None, None]
     assert "its dataset" in str(reports[0].missing)
-
-
-def test_finished_runs_are_those_with_a_test(tmp_path):
-    make_run(tmp_path / "shop" / "b", GOOD)
-    make_run(tmp_path / "shop" / "a", GOOD)
-    make_run(tmp_path / "shop" / "begun", None)
-    make_run(tmp_path / "shop" / ".new", GOOD)
-    assert [path.name for path in finished_runs(tmp_path, "shop")] == ["a", "b"]
-    with pytest.raises(CheckpointError, match="expected finished runs, found none"):
-        finished_runs(tmp_path, "other")
 
 
 @pytest.mark.parametrize(

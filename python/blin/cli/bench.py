@@ -16,8 +16,6 @@ from blin.cli.settings import merged_settings
 if TYPE_CHECKING:
     from blin.experiments.bench import Cost, Outcome, Work
 
-_PICTURES = (".svg", ".png", ".pdf")
-
 
 @click.command(cls=options.Command, short_help="Measure what attention costs, by length.")
 @click.option(
@@ -77,12 +75,7 @@ _PICTURES = (".svg", ".png", ".pdf")
     multiple=True,
     help="A setting that all the models have; may be given several times.",
 )
-@click.option(
-    "--out",
-    type=click.Path(dir_okay=False, path_type=Path),
-    metavar="FILE",
-    help="Also draw a picture: .svg, .png or .pdf.",
-)
+@options.picture
 @options.seed
 @options.device
 @options.threads
@@ -112,14 +105,9 @@ def bench(
     to be the same.
     """
     if out is not None:
-        if out.suffix.lower() not in _PICTURES:
-            known = ", ".join(_PICTURES)
-            raise click.UsageError(f'--out: expected a name that ends in {known}, found "{out}"')
-        if not out.parent.is_dir():
-            raise click.UsageError(f'--out: expected a directory that is there, found "{out}"')
-        from blin import markup
+        from blin.experiments.pictures import check_picture
 
-        markup.require_matplotlib()
+        check_picture(out)
     settings = merged_settings({}, {}, assignments)
     from blin.experiments.bench import Work, draw, epoch_seconds, measure
 

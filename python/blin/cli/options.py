@@ -213,6 +213,16 @@ def resampling(command: Function) -> Function:
     return functools.reduce(lambda wrapped, option: option(wrapped), reversed(both), command)
 
 
+def picture(command: Function) -> Function:
+    """Adds ``--out`` to a command whose results can be drawn."""
+    return click.option(
+        "--out",
+        type=click.Path(dir_okay=False, path_type=Path),
+        metavar="FILE",
+        help="Also draw a picture: .svg, .png or .pdf.",
+    )(command)
+
+
 def output(command: Function) -> Function:
     """Adds ``--json``, ``--quiet``, ``--verbose`` and ``--no-progress``, given on as ``output``."""
 

@@ -59,11 +59,12 @@ def report(
 
     markup.check(out)
     from blin.checkpoint import find_run
-    from blin.experiments.report import finished_runs, gather
+    from blin.experiments.outcomes import finished_runs
+    from blin.experiments.report import gather
     from blin.experiments.report_page import page
 
     if dataset is not None:
-        places = finished_runs(runs_dir, dataset)
+        places = [run.path.resolve() for run, _ in finished_runs(runs_dir, dataset)]
     else:
         places = [find_run(runs_dir, run) for run in runs]
     for number, run in enumerate(places):

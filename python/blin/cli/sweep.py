@@ -76,6 +76,7 @@ if TYPE_CHECKING:
     help="Of the directory of the results.  [default: made from what is swept]",
 )
 @click.option("--dry-run", is_flag=True, help="Train nothing: say what is finished, what is not.")
+@options.picture
 @options.many_trainings
 @options.data_dir
 @options.runs_dir
@@ -91,6 +92,7 @@ def sweep(
     epochs: int | None,
     name: str | None,
     dry_run: bool,
+    out: Path | None,
     seeds: tuple[int, ...],
     jobs: int,
     device: str,
@@ -108,7 +110,8 @@ def sweep(
 
     The trainings are ordinary runs. The same command goes on where it was stopped, and a finished
     run of the same settings, sequences and seed is never repeated, whichever command trained it.
-    The validation items choose; the test metrics stand beside them.
+    The validation items choose; the test metrics stand beside them. With --out, what the values of
+    one setting come to is drawn, too.
     """
     axes = several_values(assignments)
     if name is not None and not re.fullmatch(r"[\w=,-][\w=.,-]*", name):
@@ -125,6 +128,8 @@ def sweep(
         )
     if grid_file is None and dataset is None:
         raise click.UsageError("give --dataset NAME")
+    if out is not None and num_points is not None:
+        raise click.UsageError("--out draws listed values: leave out --optuna")
     ranges = [key for key, values in axes.items() if not isinstance(values, list)]
     if num_points is None and ranges:
         raise click.UsageError(f"--set: a range needs --optuna N; give {ranges[0]}=A,B,... instead")
@@ -149,6 +154,13 @@ def sweep(
             check(points)
         else:
             check(grid(models, base, lists, seeds=seeds, one_at_a_time=True))
+    setting = None
+    if out is not None:
+        from blin.experiments.pictures import check_picture
+        from blin.experiments.sweep_picture import draw_sweep, swept_setting
+
+        check_picture(out)
+        setting = swept_setting(points)
     opened = open_dataset(dataset or "", data_dir=data_dir, output=output, may_fetch=not dry_run)
     trainings = Trainings(runs_dir, device, jobs, threads, output)
     if dry_run:
@@ -158,6 +170,8 @@ def sweep(
         results = trainings.train_points(points, opened, name=name)
     else:
         results = _search(trainings, opened, models[0], base, axes, seeds, num_points, name)
+    if out is not None and setting is not None and results.rows:
+        draw_sweep(results.rows, setting, out)
     output.result({"directory": str(trainings.directory(opened, name)), **results.as_json()})
     trainings.show(results, opened, title=name, name=name)
     exit_if_failed(results)

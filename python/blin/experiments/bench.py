@@ -29,7 +29,7 @@ from blin.data.dataset import load_dataset
 from blin.data.memory import peak_memory_bytes
 from blin.data.prepare import preprocess
 from blin.errors import BlinError, ConfigError
-from blin.files import replacing
+from blin.experiments.pictures import picture
 from blin.models import MODELS
 from blin.nn.attention.heads import MultiHeadAttention
 from blin.nn.attention.linear import LinearAttention
@@ -267,24 +267,14 @@ def draw(outcomes: Sequence[Outcome], path: Path, *, work: Work) -> None:
         path: an SVG, PNG or PDF file; written whole or not at all.
         work: what was measured with.
     """
-    import matplotlib
-    from matplotlib.figure import Figure
-
     measured = [(each.case, each.cost) for each in outcomes if each.cost is not None]
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()
-        matplotlib.rcParams.update({"svg.hashsalt": "bench", "font.size": 9})
-        figure = Figure(figsize=(9, 3.8), layout="constrained")
+    with picture(path) as figure:
         left, right = figure.subplots(1, 2)
         _draw_lines(left, measured, lambda cost: epoch_seconds(cost, work) * EPOCHS)
         left.set(ylabel=f"seconds of {EPOCHS} epochs")
         _draw_lines(right, measured, lambda cost: cost.taken / 1e6)
         right.set(ylabel="peak memory beyond the start, MB")
         left.legend(frameon=False, fontsize=8)
-        kind = path.suffix[1:].lower()
-        dates = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {}}
-        with replacing(path) as temporary, temporary.open("wb") as file:
-            figure.savefig(file, format=kind, metadata=dates[kind], dpi=150)
 
 
 def epoch_seconds(cost: Cost, work: Work) -> float:

@@ -10,14 +10,13 @@ from statistics import fmean, stdev
 
 from scipy import stats
 
-from blin.checkpoint import load_run, read_run_config
-from blin.errors import BlinError, CheckpointError
+from blin.checkpoint import load_run
 from blin.evaluation.evaluator import evaluate
 from blin.evaluation.per_user import SUFFIX, PerUser, read_per_user
 from blin.evaluation.protocol import evaluation_name, metric_suffix
 from blin.evaluation.significance import Comparison, clearly_best, compare, values_of
-from blin.experiments.outcomes import Outcome, complete_settings, outcome_of
-from blin.experiments.points import Point, key_of, text_of
+from blin.experiments.outcomes import finished_runs
+from blin.experiments.points import Point, key_of, telling_settings, text_of
 from blin.experiments.results import Row
 from blin.models import MODELS
 
@@ -93,34 +92,21 @@ def finished_rows(runs_dir: Path, name: str) -> tuple[list[Row], int]:
     Raises:
         CheckpointError: There is none.
     """
-    found: list[tuple[str, str, dict[str, object], Outcome]] = []
-    for file in sorted((runs_dir / name).glob("[!.]*/config.toml")):
-        try:
-            config = read_run_config(file.parent)
-            outcome = outcome_of(file.parent)
-            if outcome is not None:
-                settings = complete_settings(config)
-                found.append((config["fingerprint"], config["model"], settings, outcome))
-        except BlinError:
-            continue
-    if not found:
-        raise CheckpointError(
-            f"{runs_dir / name}: expected finished runs, found none: train a model with blin train "
-            f"--dataset {name}, or say with --runs-dir where they are"
-        )
-    newest = found[-1][0]
+    found = finished_runs(runs_dir, name)
+    newest = found[-1][0].fingerprint
     rows: dict[str, Row] = {}
-    for fingerprint, model, settings, outcome in found:
-        if fingerprint != newest:
+    for run, outcome in found:
+        if run.fingerprint != newest:
             continue
-        seed = settings.pop("seed", None)
-        key = key_of(model, settings)
+        settings = telling_settings(run.settings)
+        key = key_of(run.model, settings)
+        seed = run.settings.get("seed")
         number = int(str(seed)) if seed is not None else None
-        row = rows.setdefault(key, Row(Point(key, model, settings, ()), {}))
+        row = rows.setdefault(key, Row(Point(key, run.model, settings, ()), {}))
         rows[key] = replace(row, outcomes={number: outcome, **row.outcomes})
     order = list(MODELS)
     ranked = sorted(rows.values(), key=lambda row: (order.index(row.point.model), -row.value))
-    return _named(ranked), sum(each[0] != newest for each in found)
+    return _named(ranked), sum(run.fingerprint != newest for run, _ in found)
 
 
 def best_of_each_model(rows: Sequence[Row]) -> list[Row]:

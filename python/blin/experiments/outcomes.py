@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from blin.checkpoint import read_run_config
 from blin.config import check_known
 from blin.data.dataset import Dataset
-from blin.errors import BlinError
+from blin.errors import BlinError, CheckpointError
 from blin.experiments.points import Trial, key_of
 from blin.models import MODELS
 from blin.training.trainer import METRIC, all_settings, setting_classes
@@ -67,6 +68,47 @@ def outcome_of(run: Path) -> Outcome | None:
         return None
 
 
+class TrainedRun(NamedTuple):
+    """A run, finished or not, and what it was trained with.
+
+    Attributes:
+        path: its directory.
+        fingerprint: of the dataset.
+        model: a key of ``MODELS``.
+        settings: all of them, with defaults for those that came after it.
+    """
+
+    path: Path
+    fingerprint: str
+    model: str
+    settings: dict[str, object]
+
+
+def trained_runs(runs_dir: Path, dataset: str) -> Iterator[TrainedRun]:
+    """Yields the runs of a dataset, by name, that are whole and could be trained today."""
+    for file in sorted((runs_dir / dataset).glob("[!.]*/config.toml")):
+        with suppress(BlinError):
+            config = read_run_config(file.parent)
+            model, settings = config["model"], complete_settings(config)
+            yield TrainedRun(file.parent, config["fingerprint"], model, settings)
+
+
+def finished_runs(runs_dir: Path, dataset: str) -> list[tuple[TrainedRun, Outcome]]:
+    """Returns the runs of a dataset that are trained to their end and tested, by name.
+
+    Raises:
+        CheckpointError: There is none.
+    """
+    known = ((run, outcome_of(run.path)) for run in trained_runs(runs_dir, dataset))
+    found = [(run, outcome) for run, outcome in known if outcome is not None]
+    if not found:
+        raise CheckpointError(
+            f"{runs_dir / dataset}: expected finished runs, found none: train a model with "
+            f"blin train --dataset {dataset}, or say with --runs-dir where they are"
+        )
+    return found
+
+
 class KnownRuns:
     """The runs of a dataset by what they were trained with.
 
@@ -77,14 +119,9 @@ class KnownRuns:
 
     def __init__(self, runs_dir: Path, dataset: Dataset) -> None:
         self._runs: dict[str, list[Path]] = {}
-        for file in sorted((runs_dir / dataset.name).glob("[!.]*/config.toml")):
-            try:
-                config = read_run_config(file.parent)
-                if config["fingerprint"] == dataset.fingerprint:
-                    key = key_of(config["model"], complete_settings(config))
-                    self._runs.setdefault(key, []).append(file.parent)
-            except BlinError:
-                continue
+        for run in trained_runs(runs_dir, dataset.name):
+            if run.fingerprint == dataset.fingerprint:
+                self._runs.setdefault(key_of(run.model, run.settings), []).append(run.path)
 
     def find(self, trial: Trial) -> tuple[Path, Outcome | None] | None:
         """Returns the run of a training and, if it is finished, what it came to.

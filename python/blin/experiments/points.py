@@ -82,8 +82,20 @@ class Trial:
 
 
 def key_of(model: str, settings: Mapping[str, object]) -> str:
-    """Returns one text for a model and all its settings."""
-    return json.dumps([model, settings], sort_keys=True)
+    """Returns one text for a model and all settings that make a difference, the seed included."""
+    own = telling_settings(settings) | {k: v for k, v in settings.items() if k == "seed"}
+    return json.dumps([model, own], sort_keys=True, default=str)
+
+
+def telling_settings(settings: Mapping[str, object]) -> dict[str, object]:
+    """Returns the settings in which trainings differ by more than chance.
+
+    The seed is none of them, nor is a patience of as many epochs as there are, or more: no training
+    is stopped by it.
+    """
+    patience, epochs = settings.get("patience"), settings.get("epochs")
+    idle = isinstance(patience, int) and isinstance(epochs, int) and patience >= epochs
+    return {k: v for k, v in settings.items() if k != "seed" and not (idle and k == "patience")}
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,8 @@ from blin.checkpoint import WEIGHTS_FILE, count_parameters, open_run_dataset, re
 from blin.errors import BlinError, CheckpointError, reason_of
 from blin.evaluation.per_user import SUFFIX, PerUser, read_per_user
 from blin.evaluation.significance import clearly_best
-from blin.experiments.points import text_of
+from blin.experiments.outcomes import complete_settings
+from blin.experiments.points import key_of, telling_settings, text_of
 from blin.files import parse_json, read_bounded
 from blin.models import MODELS
 from blin.training.trainer import all_settings
@@ -111,9 +112,11 @@ class ReportedRun:
 
     @cached_property
     def telling_settings(self) -> dict[str, Any]:
-        """The settings but the seed, and but a patience that all epochs did not exhaust."""
-        idle = {"patience"} if self.epochs == self.settings.get("epochs") else set()
-        return {k: v for k, v in self.settings.items() if k != "seed" and k not in idle}
+        """The settings in which runs differ by more than chance."""
+        try:
+            return telling_settings(complete_settings(self.config))
+        except BlinError:
+            return telling_settings(self.settings)
 
     @cached_property
     def epochs(self) -> int:
@@ -243,25 +246,6 @@ def letter_of(place: int) -> str:
     return chr(ord("A") + letter) + (str(turn) if turn else "")
 
 
-def finished_runs(runs_dir: Path, dataset: str) -> list[Path]:
-    """Returns the runs of a dataset that have a test, by name.
-
-    Raises:
-        CheckpointError: There is none.
-    """
-    found = sorted(
-        file.parent.resolve()
-        for file in (runs_dir / dataset).glob("[!.]*/config.toml")
-        if any((file.parent / "eval").glob("test*.json"))
-    )
-    if not found:
-        raise CheckpointError(
-            f"{runs_dir / dataset}: expected finished runs, found none: train a model with "
-            f"blin train --dataset {dataset}, or say with --runs-dir where they are"
-        )
-    return found
-
-
 def gather(
     paths: Sequence[Path],
     *,
@@ -335,7 +319,7 @@ def seeds_of(table: Table) -> list[Seeds]:
     """
     members: dict[str, list[tuple[ReportedRun, Evaluated]]] = {}
     for run, found in table.rows:
-        key = json.dumps([run.model, run.telling_settings], sort_keys=True, default=str)
+        key = key_of(run.model, run.telling_settings)
         members.setdefault(key, []).append((run, found))
     groups = []
     for rows in members.values():
@@ -369,7 +353,7 @@ def sweeps_of(table: Table, metric: str) -> list[Sweep]:
             continue
         module = MODELS[run.model].module.__name__ if run.model in MODELS else run.model
         rest = {k: v for k, v in run.telling_settings.items() if k != AGREEMENT}
-        key = json.dumps([module, rest], sort_keys=True, default=str)
+        key = key_of(module, rest)
         members.setdefault(key, []).append((float(weight), run, found.metrics[name]))
     found_sweeps = []
     for rows in members.values():
