@@ -138,6 +138,11 @@ class Encoder(nn.Module):
         return replace(batch_spec_of(config, config.max_len), positions=positions)
 
     @property
+    def state_dim(self) -> int:
+        """D."""
+        return self.config.dim
+
+    @property
     def learns_from_states(self) -> bool:
         """Whether :meth:`forward` asks for nothing but what :meth:`encode` makes of each view."""
         return True
