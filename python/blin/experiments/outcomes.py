@@ -14,6 +14,7 @@ from blin.data.dataset import Dataset
 from blin.errors import BlinError
 from blin.experiments.points import Trial, key_of
 from blin.models import MODELS
+from blin.training.distillation import told_of
 from blin.training.trainer import METRIC, all_settings, setting_classes
 
 
@@ -80,7 +81,8 @@ class KnownRuns:
         for file in sorted((runs_dir / dataset.name).glob("[!.]*/config.toml")):
             try:
                 config = read_run_config(file.parent)
-                if config["fingerprint"] == dataset.fingerprint:
+                # What learned from a teacher is no training of these settings alone.
+                if config["fingerprint"] == dataset.fingerprint and not told_of(config):
                     key = key_of(config["model"], complete_settings(config))
                     self._runs.setdefault(key, []).append(file.parent)
             except BlinError:

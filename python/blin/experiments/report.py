@@ -22,6 +22,7 @@ from blin.evaluation.significance import clearly_best
 from blin.experiments.points import text_of
 from blin.files import parse_json, read_bounded
 from blin.models import MODELS
+from blin.training.distillation import told_of
 from blin.training.trainer import all_settings
 
 LEVEL = 0.05
@@ -105,15 +106,25 @@ class ReportedRun:
         return str(self.config["model"])
 
     @property
+    def label(self) -> str:
+        """The name of the model, with that of its teacher's if it has one."""
+        teacher = told_of(self.config).get("teacher")
+        return self.model if teacher is None else f"{self.model} from {teacher}"
+
+    @property
     def settings(self) -> dict[str, Any]:
         """All settings."""
         return self.config["settings"]  # type: ignore[no-any-return]
 
     @cached_property
     def telling_settings(self) -> dict[str, Any]:
-        """The settings but the seed, and but a patience that all epochs did not exhaust."""
+        """The settings but the seed, and but a patience that all epochs did not exhaust.
+
+        Of a distilled run, what it was distilled from and how is told, too.
+        """
         idle = {"patience"} if self.epochs == self.settings.get("epochs") else set()
-        return {k: v for k, v in self.settings.items() if k != "seed" and k not in idle}
+        own = {k: v for k, v in self.settings.items() if k != "seed" and k not in idle}
+        return {**own, **told_of(self.config)}
 
     @cached_property
     def epochs(self) -> int:

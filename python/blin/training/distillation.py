@@ -17,7 +17,7 @@ from blin.checkpoint import WEIGHTS_FILE, TrainedModel, load_run
 from blin.config import build, check_known
 from blin.data.dataset import Dataset
 from blin.data.loader import history_batch
-from blin.errors import BlinError, CheckpointError, ConfigError
+from blin.errors import BlinError, CheckpointError, ConfigError, reason_of
 from blin.models import Learned
 from blin.models.distillation import (
     DistillationConfig,
@@ -33,6 +33,8 @@ KNOWLEDGE_FILE = "checkpoints/teacher.safetensors"
 
 TABLE = "distillation"
 """Of ``config.toml``, what tells how a run was distilled."""
+
+_TEXTS = ("teacher", "model", "weights")
 
 ROWS_AT_ONCE = 1 << 14
 """Positions that the teacher encodes together."""
@@ -91,28 +93,33 @@ class Distillation:
         )
 
     @classmethod
-    def from_config(cls, file: Path, config: Mapping[str, Any]) -> Distillation | None:
+    def of_config(cls, file: Path, config: Mapping[str, Any]) -> Distillation | None:
         """Returns the distillation of a run by its ``config.toml``; None where there is none.
+
+        Raises:
+            CheckpointError: Its table is damaged.
+        """
+        return cls.of_table(file, config[TABLE]) if TABLE in config else None
+
+    @classmethod
+    def of_table(cls, file: Path, table: Mapping[str, Any]) -> Distillation:
+        """Returns the distillation that a table of a file tells of.
 
         Raises:
             CheckpointError: The table is damaged.
         """
-        if TABLE not in config:
-            return None
         try:
-            table = dict(config[TABLE])
-            teacher, model, weights = (
-                str(table.pop(key)) for key in ("teacher", "model", "weights")
-            )
-            shape = TeacherShape(*(table.pop(key) for key in TeacherShape._fields))
+            rest = dict(table)
+            teacher, model, weights = (str(rest.pop(key)) for key in _TEXTS)
+            shape = TeacherShape(*(rest.pop(key) for key in TeacherShape._fields))
             if not all(type(size) is int and 1 <= size < 1 << 24 for size in shape):
-                raise ValueError("sizes of a teacher")
-            check_known(table, DistillationConfig)
-            return cls(Path(teacher), model, weights, shape, build(DistillationConfig, table))
-        except (KeyError, TypeError, ValueError) as cause:
-            raise CheckpointError(
-                f"{file}: {TABLE}: it tells of no distillation: {cause}"
-            ) from cause
+                raise ValueError(f"sizes of a teacher: {tuple(shape)}")
+            check_known(rest, DistillationConfig)
+            return cls(Path(teacher), model, weights, shape, build(DistillationConfig, rest))
+        except KeyError as cause:
+            raise CheckpointError(f"{file}: {TABLE}: expected {cause}, found none") from cause
+        except (TypeError, ValueError) as cause:
+            raise CheckpointError(f"{file}: {TABLE}: {reason_of(cause)}") from cause
 
     @property
     def table(self) -> dict[str, object]:
@@ -201,6 +208,19 @@ class Distillation:
         check_tensors(file, header, wanted)
         tensors = read_tensors(file, header, mapped=True)
         return Knowledge(tensors["features"], tensors["items"], torch.from_numpy(shifts))
+
+
+def told_of(config: Mapping[str, Any]) -> dict[str, object]:
+    """Returns what tells a distilled run from others, by its ``config.toml``, like settings.
+
+    Of a run without a teacher that is nothing.
+    """
+    table = config.get(TABLE)
+    if not isinstance(table, dict):
+        return {}
+    own = {name: table.get(name) for name in DistillationConfig.__dataclass_fields__}
+    weights = str(table.get("weights", "")).removeprefix("sha256:")[:12]
+    return {"teacher": str(table.get("model")), "teacher_weights": weights, **own}
 
 
 def _sha256(file: Path) -> str:

@@ -278,7 +278,7 @@ def resume(
     with lock(run / LOCK_FILE, what=str(run)):
         dataset = open_run_dataset(run, config, data_dir=data_dir)
         _check_settings(run, config)
-        distillation = Distillation.from_config(run / "config.toml", config)
+        distillation = Distillation.of_config(run / "config.toml", config)
         merged = {**config["settings"], **changes}
         build(TrainingConfig, merged)
         if (
