@@ -4,30 +4,24 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from blin.checkpoint import find_run, load_run, read_run_config
 from blin.data.dataset import Dataset
-from blin.data.loader import history_batch
-from blin.data.prepare import preprocess
-from blin.errors import BlinError, CheckpointError, ConfigError
 from blin.evaluation.evaluator import evaluate
-from blin.models.distillation import DistillationConfig, features_of
+from blin.models.distillation import DistillationConfig
 from blin.tensors import read_header
 from blin.training import trainer
-from blin.training.distillation import KNOWLEDGE_FILE, Distillation, knowledge_of, windows
+from blin.training.distillation import KNOWLEDGE_FILE, Distillation
 from blin.training.trainer import STATE_FILE, Event, Step
-from learned import LEARNED, lively, module_of
-from small import SMALL, write_small_log
+from small import SMALL
 
 HERE: dict[str, Any] = {"device": "cpu", "threads": 1}
 STUDENT = {**SMALL, "dim": 8, "num_heads": 2, "epochs": 3, "learning_rate": 0.01}
