@@ -65,6 +65,7 @@ class BatchSpec:
         loss_positions: what is learned from: ``all`` steps of a sequence, or the ``last`` step of
             each of its prefixes, which stand in the rows as if they were users.
         times: fill ``View.times``; there are none of augmented inputs.
+        places: fill ``Batch.step_places``.
     """
 
     max_len: int
@@ -77,6 +78,7 @@ class BatchSpec:
     augmentations: tuple[Augmentation, ...] = ()
     loss_positions: str = "all"
     times: bool = False
+    places: bool = False
 
     def __post_init__(self) -> None:
         """Refuses what no batch can be."""
@@ -160,6 +162,8 @@ class Batch:
             negative may be a step's target whatever stands here.
         augmented: two views of augmented inputs, or none. Of each user they hold one segment, in
             the order of ``users``, and no targets.
+        step_places: (T,), where in the items of the dataset the newest input of each step stands.
+            None when the model does not ask for them.
     """
 
     users: Tensor
@@ -169,6 +173,7 @@ class Batch:
     step_users: Tensor = field(default_factory=_no_steps)
     excluded: Tensor | None = None
     augmented: tuple[View, ...] = ()
+    step_places: Tensor | None = None
 
     def to(self, where: device) -> Batch:
         """Returns the batch on another device."""
@@ -181,6 +186,7 @@ class Batch:
             step_users=self.step_users.to(where, non_blocking=True),
             excluded=_optional_to(self.excluded, where),
             augmented=tuple(view.to(where) for view in self.augmented),
+            step_places=_optional_to(self.step_places, where),
         )
 
 

@@ -88,8 +88,13 @@ def read_header(file: Path) -> Header:
     return Header(tensors, about)
 
 
-def read_tensors(file: Path, header: Header) -> dict[str, Tensor]:
+def read_tensors(file: Path, header: Header, *, mapped: bool = False) -> dict[str, Tensor]:
     """Reads the tensors of a safetensors file whose header was checked.
+
+    Args:
+        file: the file.
+        header: its header.
+        mapped: leave them in the file, whose parts come to memory when they are used.
 
     Raises:
         CheckpointError: It is damaged.
@@ -99,7 +104,7 @@ def read_tensors(file: Path, header: Header) -> dict[str, Tensor]:
             # Copied to where memory of torch begins: products of tensors that lie anywhere in the
             # file may be summed in another order, and differ in the last digit.
             tensors = {
-                name: opened.get_tensor(name).clone()
+                name: opened.get_tensor(name) if mapped else opened.get_tensor(name).clone()
                 for name in opened.keys()  # noqa: SIM118
             }
     except (OSError, SafetensorError) as cause:

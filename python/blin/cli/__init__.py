@@ -15,6 +15,7 @@ from blin.cli.bench import bench
 from blin.cli.compare import compare
 from blin.cli.datasets import datasets
 from blin.cli.demo import demo
+from blin.cli.distill import distill
 from blin.cli.doctor import doctor
 from blin.cli.evaluate import evaluate
 from blin.cli.failures import ReportingGroup
@@ -74,6 +75,7 @@ for command in (
     preprocess,
     inspect,
     train,
+    distill,
     evaluate,
     compare,
     sweep,

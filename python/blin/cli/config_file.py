@@ -19,7 +19,8 @@ BUILT_IN = Path(__file__).parent.parent / "configs"
 
 _TEXTS = ("model", "dataset", "dataset_path", "fingerprint")
 _WRITER = ("format_version", "blin_version")
-_KEYS = (*_TEXTS, "threads", "settings", *_WRITER)
+_TABLES = ("settings", "distillation")
+_KEYS = (*_TEXTS, "threads", *_TABLES, *_WRITER)
 """What a run's ``config.toml`` has outside its settings; of who wrote it nothing depends."""
 
 
@@ -40,6 +41,7 @@ class ConfigFile:
         dataset_path: where that was.
         fingerprint: of its sequences.
         threads: how many the run had.
+        distillation: what the run was distilled from, and how; None for a plain training.
     """
 
     source: str
@@ -49,6 +51,7 @@ class ConfigFile:
     dataset_path: str | None = None
     fingerprint: str | None = None
     threads: int | None = None
+    distillation: Mapping[str, Any] | None = None
 
     @classmethod
     def read(cls, source: str) -> ConfigFile:
@@ -64,9 +67,10 @@ class ConfigFile:
         about = {key: content.pop(key) for key in _KEYS if key in content}
         for key in _WRITER:
             about.pop(key, None)
+        for key in _TABLES:
+            if key in about and not isinstance(about[key], dict):
+                raise ConfigError(f"{source}: {key}: expected a table, found {about[key]!r}")
         settings = about.pop("settings", content)
-        if not isinstance(settings, dict):
-            raise ConfigError(f"{source}: settings: expected a table, found {settings!r}")
         if settings is not content and content:
             name = next(iter(content))
             hint = did_you_mean(name, _KEYS) or "; settings stand under [settings]"
@@ -79,7 +83,7 @@ class ConfigFile:
             raise ConfigError(f"{source}: threads: expected 1 to 512, found {threads!r}")
         return cls(source, settings, **about)
 
-    def check(self, model: str | None) -> None:
+    def check(self, model: str | None, *, student: bool = False) -> None:
         """Raises ConfigError unless its settings are good ones of the model it is to be used for.
 
         A run's settings are complete; given to another model they would override its presets, and
@@ -87,10 +91,16 @@ class ConfigFile:
 
         Args:
             model: what the user named; None for the file's model or, without one, ``blin``.
+            student: whether it is to be distilled from a teacher.
         """
         from blin.models import MODELS
         from blin.training.trainer import check_settings
 
+        if self.distillation is not None and not student:
+            raise ConfigError(
+                f"{self.source}: it is of a run that was distilled from a teacher: use "
+                f"blin distill --config {self.source}"
+            )
         if None not in (model, self.model) and model != self.model:
             raise ConfigError(
                 f"{self.source}: its settings are those of the model {self.model}, found --model "

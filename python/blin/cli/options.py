@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import click
 
+from blin.cli.config_file import built_in_configs
 from blin.cli.failures import TRACEBACKS
 from blin.cli.output import Output
 from blin.config import default_data_dir, default_runs_dir
@@ -167,6 +168,61 @@ def threads(command: Function, *, default: str = "all cores") -> Function:
         type=click.IntRange(min=1, max=512),
         help=f"How many CPU threads to use.  [default: {default}]",
     )(command)
+
+
+def training_settings(command: Function) -> Function:
+    """Adds what says how one model is trained; all of it but ``--config`` and ``--set`` by name."""
+    settings = (
+        click.option(
+            "--lambda",
+            "kl_weight",
+            type=click.FloatRange(min=0),
+            help="Weight of the agreement between the two views (setting kl_weight).",
+        ),
+        click.option(
+            "--ted",
+            "ted_weight",
+            type=click.FloatRange(min=0),
+            is_flag=False,
+            flag_value=0.1,
+            metavar="[WEIGHT]",
+            help="Teach the item embeddings what follows what (setting ted_weight).  [without "
+            "WEIGHT: 0.1]",
+        ),
+        click.option(
+            "--config",
+            metavar="NAME|FILE",
+            help=f"Built-in settings ({', '.join(built_in_configs())}), or a TOML file such as a "
+            "run's config.toml.",
+        ),
+        click.option(
+            "--set",
+            "assignments",
+            metavar="KEY=VALUE",
+            multiple=True,
+            help="Any other setting; may be given several times.",
+        ),
+        click.option("--epochs", type=click.IntRange(min=1), help="The most epochs to train for."),
+        click.option("--batch-size", type=click.IntRange(min=1), help="Users per step."),
+        click.option("--max-len", type=click.IntRange(min=1), help="Positions the model sees."),
+        click.option("--dim", type=click.IntRange(min=1), help="Width of the model."),
+        click.option(
+            "--padding",
+            type=click.Choice(["random-repeat", "repeat", "zero"]),
+            help="How short sequences fill their row.",
+        ),
+        click.option(
+            "--precision",
+            type=click.Choice(["fp32", "bf16", "fp16"]),
+            help="Of the matrix products; bf16 and fp16 are meant for GPUs.",
+        ),
+        click.option(
+            "--seed",
+            type=click.IntRange(min=0),
+            help="Seed of all that is drawn by chance.  [default: 0]",
+        ),
+    )
+    return functools.reduce(lambda wrapped, option: option(wrapped), reversed(settings), command)
 
 
 def many_trainings(command: Function) -> Function:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from blin.cli import options
-from blin.cli.config_file import ConfigFile, built_in_configs
+from blin.cli.config_file import ConfigFile
 from blin.cli.dry_run import show_forecast
 from blin.cli.lookup import open_dataset
 from blin.cli.output import Output, duration_of
@@ -36,51 +36,7 @@ if TYPE_CHECKING:
     metavar="NAME",
     help="What to train; blin models lists them.  [default: that of the --config file, or blin]",
 )
-@click.option(
-    "--lambda",
-    "kl_weight",
-    type=click.FloatRange(min=0),
-    help="Weight of the agreement between the two views (setting kl_weight).",
-)
-@click.option(
-    "--ted",
-    "ted_weight",
-    type=click.FloatRange(min=0),
-    is_flag=False,
-    flag_value=0.1,
-    metavar="[WEIGHT]",
-    help="Teach the item embeddings what follows what (setting ted_weight).  [without WEIGHT: 0.1]",
-)
-@click.option(
-    "--config",
-    metavar="NAME|FILE",
-    help=f"Built-in settings ({', '.join(built_in_configs())}), or a TOML file such as a run's "
-    "config.toml.",
-)
-@click.option(
-    "--set",
-    "assignments",
-    metavar="KEY=VALUE",
-    multiple=True,
-    help="Any other setting; may be given several times.",
-)
-@click.option("--epochs", type=click.IntRange(min=1), help="The most epochs to train for.")
-@click.option("--batch-size", type=click.IntRange(min=1), help="Users per step.")
-@click.option("--max-len", type=click.IntRange(min=1), help="Positions the model sees.")
-@click.option("--dim", type=click.IntRange(min=1), help="Width of the model.")
-@click.option(
-    "--padding",
-    type=click.Choice(["random-repeat", "repeat", "zero"]),
-    help="How short sequences fill their row.",
-)
-@click.option(
-    "--precision",
-    type=click.Choice(["fp32", "bf16", "fp16"]),
-    help="Of the matrix products; bf16 and fp16 are meant for GPUs.",
-)
-@click.option(
-    "--seed", type=click.IntRange(min=0), help="Seed of all that is drawn by chance.  [default: 0]"
-)
+@options.training_settings
 @click.option("--resume", metavar="RUN|latest", help="Continue a run that was interrupted.")
 @click.option("--tensorboard", is_flag=True, help="Write curves for TensorBoard, to tb in the run.")
 @click.option(
@@ -183,10 +139,17 @@ def train(
                 tensorboard=tensorboard,
                 on_event=display.show,
             )
-    show_result(result, output)
     if opened is None:
         opened = open_run_dataset(result.run, read_run_config(result.run), data_dir=data_dir)
-    baselines = compared_baselines(result, opened, output, device=device)
+    conclude(result, opened, output, device=device, runs_dir=runs_dir)
+
+
+def conclude(
+    result: RunResult, dataset: Dataset, output: Output, *, device: str, runs_dir: Path
+) -> None:
+    """Prints what a training came to, beside the baselines, and what can be done with it."""
+    show_result(result, output)
+    baselines = compared_baselines(result, dataset, output, device=device)
     output.result(
         {
             "run": str(result.run),

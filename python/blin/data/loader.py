@@ -132,10 +132,9 @@ class TrainingLoader:
         )
         self._rows = rows
         self._mask_token = dataset.num_items + 1
-        if spec.times and rows.crop > 0:
-            raise ConfigError(
-                f"crop: expected 0 for a model that looks at times, found {rows.crop}"
-            )
+        if (spec.times or spec.places) and rows.crop > 0:
+            who = "a model that looks at times" if spec.times else "a student that is distilled"
+            raise ConfigError(f"crop: expected 0 for {who}, found {rows.crop}")
         self._starts, self._ends = starts, ends
         self._timestamps = dataset.timestamps
 
@@ -183,8 +182,9 @@ class TrainingLoader:
         indices.numpy()[:] = users
         filled = tuple(_cut(view, count) for view, count in zip(views, rows, strict=True))
         negatives, log_q, excluded = self._negatives(users, epoch, step, steps, filled)
+        owners = step_users[:steps].numpy()
         if spec.times:
-            filled = self._timed(filled, users, step_users[:steps].numpy())
+            filled = self._timed(filled, users, owners)
         batch = Batch(
             users=indices,
             views=filled,
@@ -193,6 +193,7 @@ class TrainingLoader:
             step_users=step_users[:steps],
             excluded=excluded,
             augmented=self._augmented(users, epoch),
+            step_places=torch.from_numpy(self._places(users, owners)) if spec.places else None,
         )
         return batch if self._owners is None else last_steps(batch, self._owners)
 
@@ -240,16 +241,21 @@ class TrainingLoader:
         self._batcher.mark_history(self._sampler, users, negatives.numpy(), excluded.numpy())
         return negatives, log_q, excluded
 
+    def _places(
+        self, users: NDArray[np.uint32], step_users: NDArray[np.int64]
+    ) -> NDArray[np.int64]:
+        """Returns where in the items of the dataset the newest input of each step stands."""
+        # The steps of a user are the last of its sequence, whose last item is a target only.
+        counts = np.bincount(step_users, minlength=len(users))
+        numbers = np.arange(len(step_users)) - (np.cumsum(counts) - counts)[step_users]
+        return self._ends[users[step_users]] - 1 - counts[step_users] + numbers
+
     def _timed(
         self, views: tuple[View, ...], users: NDArray[np.uint32], step_users: NDArray[np.int64]
     ) -> tuple[View, ...]:
         """Returns the views with the times of their inputs."""
-        # The steps of a user are the last of its sequence, whose last item is a target only.
-        counts = np.bincount(step_users, minlength=len(users))
-        numbers = np.arange(len(step_users)) - (np.cumsum(counts) - counts)[step_users]
-        owners = users[step_users]
-        places = self._ends[owners] - 1 - counts[step_users] + numbers
-        times = places - self._starts[owners]
+        places = self._places(users, step_users)
+        times = places - self._starts[users[step_users]]
         if self._timestamps is not None:
             times = self._timestamps[places]
         timed = []

@@ -47,6 +47,7 @@ def last_steps(batch: Batch, owners: Tensor) -> Batch:
         negatives=batch.negatives[..., last, :] if own else batch.negatives,
         log_q=batch.log_q[..., last, :] if own else batch.log_q,
         step_users=users[last],
+        step_places=None if batch.step_places is None else batch.step_places[last],
     )
 
 

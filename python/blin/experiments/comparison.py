@@ -110,11 +110,15 @@ def finished_rows(runs_dir: Path, name: str) -> tuple[list[Row], int]:
 
 
 def best_of_each_model(rows: Sequence[Row]) -> list[Row]:
-    """Returns of each model the row that does best on the validation items."""
+    """Returns of each model the row that does best on the validation items.
+
+    A model that was distilled is another one than the same without a teacher.
+    """
     best: dict[str, Row] = {}
     for row in rows:
-        if row.point.model not in best or row.value > best[row.point.model].value:
-            best[row.point.model] = row
+        name = _model_name(row)
+        if name not in best or row.value > best[name].value:
+            best[name] = row
     return [replace(row, point=replace(row.point, name=model)) for model, row in best.items()]
 
 
@@ -186,15 +190,21 @@ def _named(rows: Sequence[Row]) -> list[Row]:
     """Returns rows with their models as names, and the settings in which rows of one differ."""
     named = []
     for row in rows:
-        peers = [each.point.settings for each in rows if each.point.model == row.point.model]
+        peers = [each.point.settings for each in rows if _model_name(each) == _model_name(row)]
         differing = [
             f"{name}={text_of(value)}"
             for name, value in row.point.settings.items()
             if any(peer.get(name) != value for peer in peers)
         ]
-        point = replace(row.point, name=" ".join([row.point.model, *differing]))
+        point = replace(row.point, name=" ".join([_model_name(row), *differing]))
         named.append(Row(point, dict(sorted(row.outcomes.items(), key=lambda each: each[0] or 0))))
     return named
+
+
+def _model_name(row: Row) -> str:
+    """Returns the name of a row's model, with that of its teacher's if it has one."""
+    teacher = row.point.settings.get("teacher")
+    return row.point.model if teacher is None else f"{row.point.model} from {teacher}"
 
 
 def measured_ranks(

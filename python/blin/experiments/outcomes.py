@@ -15,6 +15,7 @@ from blin.data.dataset import Dataset
 from blin.errors import BlinError, CheckpointError
 from blin.experiments.points import Trial, key_of
 from blin.models import MODELS
+from blin.training.distillation import told_of
 from blin.training.trainer import METRIC, all_settings, setting_classes
 
 
@@ -75,7 +76,8 @@ class TrainedRun(NamedTuple):
         path: its directory.
         fingerprint: of the dataset.
         model: a key of ``MODELS``.
-        settings: all of them, with defaults for those that came after it.
+        settings: all of them, with defaults for those that came after it; of a distilled run, what
+            it learned from and how, too, so that it passes for no training of the others alone.
     """
 
     path: Path
@@ -89,8 +91,8 @@ def trained_runs(runs_dir: Path, dataset: str) -> Iterator[TrainedRun]:
     for file in sorted((runs_dir / dataset).glob("[!.]*/config.toml")):
         with suppress(BlinError):
             config = read_run_config(file.parent)
-            model, settings = config["model"], complete_settings(config)
-            yield TrainedRun(file.parent, config["fingerprint"], model, settings)
+            settings = {**complete_settings(config), **told_of(config)}
+            yield TrainedRun(file.parent, config["fingerprint"], config["model"], settings)
 
 
 def finished_runs(runs_dir: Path, dataset: str) -> list[tuple[TrainedRun, Outcome]]:

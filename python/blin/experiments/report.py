@@ -23,6 +23,7 @@ from blin.experiments.outcomes import complete_settings
 from blin.experiments.points import key_of, telling_settings, text_of
 from blin.files import parse_json, read_bounded
 from blin.models import MODELS
+from blin.training.distillation import told_of
 from blin.training.trainer import all_settings
 
 LEVEL = 0.05
@@ -106,17 +107,27 @@ class ReportedRun:
         return str(self.config["model"])
 
     @property
+    def label(self) -> str:
+        """The name of the model, with that of its teacher's if it has one."""
+        teacher = told_of(self.config).get("teacher")
+        return self.model if teacher is None else f"{self.model} from {teacher}"
+
+    @property
     def settings(self) -> dict[str, Any]:
         """All settings."""
         return self.config["settings"]  # type: ignore[no-any-return]
 
     @cached_property
     def telling_settings(self) -> dict[str, Any]:
-        """The settings in which runs differ by more than chance."""
+        """The settings in which runs differ by more than chance.
+
+        Of a distilled run, what it was distilled from and how is told, too.
+        """
         try:
-            return telling_settings(complete_settings(self.config))
+            settings = complete_settings(self.config)
         except BlinError:
-            return telling_settings(self.settings)
+            settings = self.settings
+        return telling_settings(settings) | told_of(self.config)
 
     @cached_property
     def epochs(self) -> int:

@@ -79,7 +79,7 @@ def _dataset(report: DatasetReport, prefix: str) -> str:
 
 
 def _summary(report: DatasetReport) -> str:
-    models = ", ".join(dict.fromkeys(run.model for run in report.runs))
+    models = ", ".join(dict.fromkeys(run.label for run in report.runs))
     runs = "1 run" if len(report.runs) == 1 else f"{len(report.runs)} runs"
     text = f"{runs} of {models} on {report.name}."
     size = "" if report.metadata is None else f" {health_page.summary(report.metadata)}"
@@ -90,7 +90,7 @@ def _runs(report: DatasetReport) -> str:
     rows = [
         (
             _name(run),
-            escape(run.model),
+            escape(run.label),
             escape(report.differences[run.letter] or "–"),
             escape(str(run.settings.get("seed", "–"))),
             f"{run.epochs or '–'}",
@@ -598,7 +598,7 @@ def _name(run: ReportedRun) -> str:
 
 
 def _label(report: DatasetReport, run: ReportedRun, *, seed: bool = True) -> str:
-    parts = [run.model, report.differences[run.letter]]
+    parts = [run.label, report.differences[run.letter]]
     if seed and "seed" in run.settings:
         parts.append(f"seed {run.settings['seed']}")
     return ", ".join(part for part in parts if part)

@@ -56,13 +56,18 @@ class Learned(Scorer, Protocol):
     """
 
     config: Any
+    item_embedding: ItemEmbedding
+
+    @property
+    def state_dim(self) -> int:
+        """How wide the states of :meth:`encode` are."""
 
     @property
     def causal(self) -> bool:
         """Whether a state depends on nothing that comes after it."""
 
     def encode(self, view: View) -> Tensor:
-        """Returns the states of a view, (B, N, ...), wide as the model likes."""
+        """Returns the states of a view, (B, N, ``state_dim``)."""
 
     def forward(self, batch: Batch) -> Losses:
         """Returns the loss of a batch and its named parts."""

@@ -91,12 +91,21 @@ class BERT4Rec(Encoder):
         return False
 
     @property
+    def learns_from_states(self) -> bool:
+        """False: what it learns from has hidden items."""
+        return False
+
+    @property
     def mask_token(self) -> int:
         """What stands in the place of a hidden item."""
         return self.num_items + 1
 
-    def _losses(self, batch: Batch) -> Losses:
+    def forward(self, batch: Batch) -> Losses:
         """Returns the loss of a batch: items are drawn to be hidden, and predicted."""
+        return self._with_ted(batch, self._cloze(batch))
+
+    def _cloze(self, batch: Batch) -> Losses:
+        """Returns the loss of the hidden items."""
         view = whole_sequences(batch.views[0], len(batch.step_users))
         hidden = self._draw(view)
         states = self.encode(replace(view, items=view.items.masked_fill(hidden, self.mask_token)))

@@ -5,6 +5,7 @@ After *Contrastive Learning for Sequential Recommendation* (Xie et al., ICDE 202
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -48,9 +49,9 @@ class CL4SRec(SASRec):
         """One view to learn the next items from, and two augmented ones to tell users apart."""
         return replace(super().batch_spec, augmentations=self.config.augmentations)
 
-    def _losses(self, batch: Batch) -> Losses:
+    def _losses(self, batch: Batch, states: Sequence[Tensor]) -> Losses:
         """Returns the loss of a batch: of the next items, and of the contrast of the users."""
-        losses = super()._losses(batch)
+        losses = super()._losses(batch, states)
         if not batch.augmented:
             return losses
         vectors = [self._newest(view) for view in batch.augmented]

@@ -5,6 +5,7 @@ After *CT4Rec: Simple yet Effective Consistency Training for Sequential Recommen
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor
 from blin.batch import Batch, BatchSpec, Losses, View
 from blin.config import check_at_least
 from blin.losses import MASKED
-from blin.models.objective import AgreementConfig, next_item_loss
+from blin.models.objective import AgreementConfig
 from blin.models.sasrec import SASRec, SASRecConfig
 
 SCALE = 5.0
@@ -62,10 +63,9 @@ class CT4Rec(SASRec):
         """Two views of the same users, each to be encoded with dropout of its own."""
         return replace(super().batch_spec, views=self.config.views)
 
-    def _losses(self, batch: Batch) -> Losses:
+    def _losses(self, batch: Batch, states: Sequence[Tensor]) -> Losses:
         """Returns the loss of a batch: of the sequences, and of both disagreements."""
-        states = [self.encode(view) for view in batch.views]
-        losses = next_item_loss(states, self.item_embedding.items, batch, self.config)
+        losses = super()._losses(batch, states)
         if self.config.similarity_weight == 0:
             return losses
         divergence = similarity_divergence(*_same_steps(batch.views, states))
@@ -102,7 +102,7 @@ def similarity_divergence(first: Tensor, second: Tensor) -> Tensor:
         return 0.5 * drift / max(1, len(first))
 
 
-def _same_steps(views: tuple[View, ...], states: list[Tensor]) -> list[Tensor]:
+def _same_steps(views: tuple[View, ...], states: Sequence[Tensor]) -> list[Tensor]:
     """Returns the states of two views, (T, D) each, at the newest copies of steps that both hold.
 
     Where there are more than ``STATES`` such steps, some are drawn.

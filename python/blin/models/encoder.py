@@ -6,6 +6,8 @@ They differ in their blocks and in what they learn from.
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections import deque
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -136,6 +138,16 @@ class Encoder(nn.Module):
         return replace(batch_spec_of(config, config.max_len), positions=positions)
 
     @property
+    def state_dim(self) -> int:
+        """D."""
+        return self.config.dim
+
+    @property
+    def learns_from_states(self) -> bool:
+        """Whether :meth:`forward` asks for nothing but what :meth:`encode` makes of each view."""
+        return True
+
+    @property
     def needs_interactions(self) -> bool:
         """Whether :meth:`inform` must come before the first loss: where there is TED."""
         return self.config.ted_weight > 0
@@ -153,9 +165,21 @@ class Encoder(nn.Module):
         Where the model is causal, that of position i has seen items ≤ i of its segment only,
         otherwise all items of its segment.
         """
+        return deque(self.features(view), maxlen=1).pop()
+
+    def features(self, view: View) -> Iterator[Tensor]:
+        """Yields the input of the first block and what each block makes of it, (B, N, D) each.
+
+        After the last block come the states that :meth:`encode` returns.
+        """
         x = self._embed_view(view)
         for block in self.blocks:
+            yield x
             x = block(x, view.segments)
+        yield self._output(x)
+
+    def _output(self, x: Tensor) -> Tensor:
+        """Returns the states, (B, N, D), from what the last block returns."""
         return self.final_norm(x)  # type: ignore[no-any-return]
 
     def _embed_view(self, view: View) -> Tensor:
@@ -178,7 +202,26 @@ class Encoder(nn.Module):
         Raises:
             BlinError: There is TED, and nobody has called :meth:`inform`.
         """
-        losses = self._losses(batch)
+        return self.losses(batch, [self.encode(view) for view in batch.views])
+
+    def losses(self, batch: Batch, states: Sequence[Tensor]) -> Losses:
+        """Returns the loss of a batch whose views have the given states.
+
+        Args:
+            batch: the batch.
+            states: what :meth:`encode` returned for each of its views.
+
+        Raises:
+            BlinError: There is TED, and nobody has called :meth:`inform`.
+        """
+        return self._with_ted(batch, self._losses(batch, states))
+
+    def _losses(self, batch: Batch, states: Sequence[Tensor]) -> Losses:
+        """Returns the loss of a batch without TED."""
+        return next_item_loss(states, self.item_embedding.items, batch, self.config)
+
+    def _with_ted(self, batch: Batch, losses: Losses) -> Losses:
+        """Adds TED, where there is any, to the loss of a batch."""
         config = self.config
         if config.ted_weight == 0:
             return losses
@@ -195,11 +238,6 @@ class Encoder(nn.Module):
             losses.total + config.ted_weight * distillation,
             losses.parts | {"ted": distillation.detach()},
         )
-
-    def _losses(self, batch: Batch) -> Losses:
-        """Returns the loss of a batch without TED."""
-        states = [self.encode(view) for view in batch.views]
-        return next_item_loss(states, self.item_embedding.items, batch, self.config)
 
     def score(self, batch: Batch, candidates: Tensor | None = None) -> Tensor:
         """Returns the scores of the next item after each row's last position.

@@ -80,6 +80,11 @@ class GRU4Rec(nn.Module):
         return True
 
     @property
+    def state_dim(self) -> int:
+        """D."""
+        return self.config.dim
+
+    @property
     def batch_spec(self) -> BatchSpec:
         """One view, of which no position is asked."""
         return batch_spec_of(self.config, self.config.max_len)

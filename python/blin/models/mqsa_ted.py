@@ -7,6 +7,7 @@ Sequential Recommendation* (WSDM 2024). TED is shared with other models, in
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -123,13 +124,17 @@ class MQSATED(Encoder):
             nn.init.xavier_uniform_(module.weight)
             nn.init.zeros_(module.bias)
 
-    def encode(self, view: View) -> Tensor:
-        """Returns the mixed states of a view, (B, N, D)."""
+    def features(self, view: View) -> Iterator[Tensor]:
+        """Yields the input of both stacks and what their blocks make of it, mixed, (B, N, D) each.
+
+        After the last blocks come the mixed states.
+        """
         short = long = self._embed_view(view)
         for block, long_block in zip(self.blocks, self.long_blocks, strict=True):
+            yield torch.lerp(long, short, self.config.alpha)
             short = block(short, view.segments)
             long = long_block(long, view.segments)
-        return torch.lerp(self.long_final_norm(long), self.final_norm(short), self.config.alpha)
+        yield torch.lerp(self.long_final_norm(long), self.final_norm(short), self.config.alpha)
 
     def _embed(self, items: Tensor, positions: Tensor) -> Tensor:
         """Returns the input of both stacks, (B, N) twice to (B, N, D)."""

@@ -97,6 +97,11 @@ class MStein(nn.Module):
         self.apply(_initialise)
 
     @property
+    def state_dim(self) -> int:
+        """2 D: a mean and a deviation."""
+        return 2 * self.config.dim
+
+    @property
     def batch_spec(self) -> BatchSpec:
         """A view to learn from and, where there is a contrast, two augmented ones."""
         config = self.config

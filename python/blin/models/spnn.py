@@ -85,15 +85,15 @@ class SPNN(Encoder):
         """One view with its times, a target at every position."""
         return replace(super().batch_spec, times=True)
 
-    def encode(self, view: View) -> Tensor:
-        """Returns the codes of a view, (B, N, D).
-
-        That of position i has seen items ≤ i of its segment, and the gaps between them, only. A
-        view without times is taken for one with equal gaps.
-        """
-        return self.code(super().encode(view))  # type: ignore[no-any-return]
+    def _output(self, x: Tensor) -> Tensor:
+        """Returns the codes, (B, N, D), from what the last block returns."""
+        return self.code(super()._output(x))  # type: ignore[no-any-return]
 
     def _embed_view(self, view: View) -> Tensor:
+        """Returns the input of the first block, (B, N, D).
+
+        A view without times is taken for one with equal gaps.
+        """
         x = self.item_embedding(view.items)
         if self.position_embedding is not None:
             positions = view.positions

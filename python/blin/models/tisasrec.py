@@ -5,6 +5,7 @@ After *Time Interval Aware Self-Attention for Sequential Recommendation* (Li et 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import torch
@@ -90,11 +91,10 @@ class TiSASRec(Encoder):
         """One view with its times, a target at every position."""
         return replace(super().batch_spec, times=True)
 
-    def encode(self, view: View) -> Tensor:
-        """Returns the states of a view, (B, N, D).
+    def features(self, view: View) -> Iterator[Tensor]:
+        """Yields the input of the first block and what each block makes of it, (B, N, D) each.
 
-        That of position i has seen items ≤ i of its segment, and their times, only. A view without
-        times is taken for one with equal gaps.
+        A view without times is taken for one with equal gaps.
         """
         positions = view.positions
         if self.config.positions == "reversed":
@@ -113,5 +113,6 @@ class TiSASRec(Encoder):
         )
         x = self._embed(view.items, positions) * self.config.dim**0.5
         for block in self.blocks:
+            yield x
             x = block(x, *context)
-        return self.final_norm(x)  # type: ignore[no-any-return]
+        yield self._output(x)

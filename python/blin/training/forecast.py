@@ -19,6 +19,7 @@ from blin.data.loader import TrainingLoader
 from blin.data.memory import peak_memory_bytes
 from blin.evaluation.evaluator import evaluate
 from blin.evaluation.ranking import SCORES_AT_ONCE
+from blin.training.distillation import Distillation
 from blin.training.trainer import Trainer, check_settings, new_trainer
 
 TIMED_BATCHES = 3
@@ -104,6 +105,7 @@ def forecast(
     settings: Mapping[str, object] | None = None,
     device: str = "auto",
     threads: int | None = None,
+    distillation: Distillation | None = None,
 ) -> Forecast:
     """Trains on four batches, validates some users, and tells what all will take.
 
@@ -115,12 +117,22 @@ def forecast(
         settings: of the model and its training.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         threads: of torch.
+        distillation: what the model is to learn from beside the data; the teacher reads all
+            training sequences for it.
 
     Raises:
         ConfigError: A setting is unknown or out of range.
     """
     check_settings(model, settings or {})
-    trainer = new_trainer(dataset, model=model, settings=settings, device=device, threads=threads)
+    trainer = new_trainer(
+        dataset,
+        model=model,
+        settings=settings,
+        device=device,
+        threads=threads,
+        distillation=distillation,
+    )
+    trainer.take_knowledge()
     config, loader, where = trainer.config, trainer.loader, trainer.device
     if where.type == "cuda":
         torch.cuda.reset_peak_memory_stats(where)

@@ -33,6 +33,7 @@ def create_run(
     *,
     label: str,
     fill: Callable[[Path], T],
+    tables: Mapping[str, object] | None = None,
 ) -> tuple[Path, T]:
     """Makes a run directory out of sight, has it filled, and gives it a name.
 
@@ -43,6 +44,7 @@ def create_run(
         settings: all of them.
         label: the end of the name.
         fill: writes into the directory, in which ``model`` and ``eval`` are there and empty.
+        tables: what ``config.toml`` has beside the settings.
 
     Returns:
         The run, and what ``fill`` returned.
@@ -64,6 +66,7 @@ def create_run(
             "fingerprint": dataset.fingerprint,
             "threads": torch.get_num_threads(),
             "settings": settings,
+            **(tables or {}),
         }
         write_config(new, config)
         with replacing(new / "environment.json") as environment:

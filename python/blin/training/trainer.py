@@ -34,8 +34,10 @@ from blin.errors import BlinError, CheckpointError, ConfigError, DataError, did_
 from blin.evaluation.evaluator import evaluate
 from blin.files import lock, remove_leftovers, replacing, sync
 from blin.models import MODELS, Informed
+from blin.models.distillation import Distilled
 from blin.tensors import read_header
 from blin.training.config import TrainingConfig
+from blin.training.distillation import KNOWLEDGE_FILE, TABLE, Distillation
 from blin.training.interrupts import deferred_interrupts
 from blin.training.run_directory import create_run, point_latest, write_config
 from blin.training.state import Progress, State, load_state, open_state, save_state
@@ -128,6 +130,7 @@ def train(
     device: str = "auto",
     threads: int | None = None,
     tensorboard: bool = False,
+    distillation: Distillation | None = None,
     on_event: Callable[[Event], None] | None = None,
 ) -> RunResult:
     """Trains a model and writes a run directory.
@@ -143,10 +146,12 @@ def train(
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         threads: of torch; None for its default.
         tensorboard: write curves for TensorBoard, to ``tb`` in the run.
+        distillation: what the model is to learn from beside the data; None for nothing.
         on_event: told what happens.
 
     Raises:
         BlinError: TensorBoard is wanted and not installed.
+        CheckpointError: The teacher has changed.
         ConfigError: A setting is unknown or out of range.
         KeyboardInterrupt: A stop was asked for; the state is saved, :func:`resume` goes on.
     """
@@ -154,10 +159,16 @@ def train(
     check_settings(model, settings)
     if tensorboard:
         require_tensorboard()
-    elif MODELS[model].counted:
+    elif MODELS[model].counted and distillation is None:
         return _count(dataset, model, settings, runs_dir, device, threads)
     trainer = new_trainer(
-        dataset, model=model, settings=settings, device=device, threads=threads, on_event=on_event
+        dataset,
+        model=model,
+        settings=settings,
+        device=device,
+        threads=threads,
+        distillation=distillation,
+        on_event=on_event,
     )
     trainer.tensorboard = tensorboard
     with trainer.create_run(runs_dir):
@@ -171,13 +182,14 @@ def new_trainer(
     settings: Mapping[str, object] | None,
     device: str,
     threads: int | None,
+    distillation: Distillation | None = None,
     on_event: Callable[[Event], None] | None = None,
 ) -> Trainer:
     """Returns what :func:`train` trains with, for checked settings; no run is made yet."""
     if MODELS[model].counted:
         raise ConfigError(f"{model} learns by counting, in one go: it has no epochs")
     settings = resolved_settings(dataset, model, settings or {})
-    return Trainer(dataset, model, settings, device, threads, on_event)
+    return Trainer(dataset, model, settings, device, threads, on_event, distillation)
 
 
 def resolved_settings(
@@ -266,6 +278,7 @@ def resume(
     with lock(run / LOCK_FILE, what=str(run)):
         dataset = open_run_dataset(run, config, data_dir=data_dir)
         _check_settings(run, config)
+        distillation = Distillation.of_config(run / "config.toml", config)
         merged = {**config["settings"], **changes}
         build(TrainingConfig, merged)
         if (
@@ -276,13 +289,13 @@ def resume(
                 f"epochs: the schedule of this run ends at epoch "
                 f"{config['settings']['epochs']}; train a new one instead"
             )
-        state = _open_state(run, config, dataset)
+        state = _open_state(run, config, dataset, distillation)
         if state is not None and state.progress.epoch > merged["epochs"]:
             raise ConfigError(
                 f"epochs: expected at least the {state.progress.epoch} that {run} has trained "
                 f"already, found {merged['epochs']}"
             )
-        trainer = Trainer(dataset, config["model"], merged, device, threads, on_event)
+        trainer = Trainer(dataset, config["model"], merged, device, threads, on_event, distillation)
         trainer.tensorboard = tensorboard
         trainer.open_run(run, state)
         if changes:
@@ -303,7 +316,9 @@ def _check_settings(run: Path, config: Mapping[str, Any]) -> None:
         raise CheckpointError(f"{file}: {cause}") from cause
 
 
-def _open_state(run: Path, config: Mapping[str, Any], dataset: Dataset) -> State | None:
+def _open_state(
+    run: Path, config: Mapping[str, Any], dataset: Dataset, distillation: Distillation | None
+) -> State | None:
     """Returns the state that a run was left in, checked before memory is taken for its model.
 
     A run that was killed before it saved any has none, and begins anew.
@@ -318,14 +333,23 @@ def _open_state(run: Path, config: Mapping[str, Any], dataset: Dataset) -> State
     built = build(MODELS[name].config, settings)
     most = len(header.tensors)
     module = outline(run / "config.toml", name, dataset.num_items, built, most=most)
-    return open_state(path, header, module, _identity(name, dataset, settings))
+    if distillation is not None:
+        with torch.device("meta"):
+            module = distillation.around(module)
+    return open_state(path, header, module, _identity(name, dataset, settings, distillation))
 
 
-def _identity(model: str, dataset: Dataset, settings: Mapping[str, object]) -> dict[str, object]:
+def _identity(
+    model: str,
+    dataset: Dataset,
+    settings: Mapping[str, object],
+    distillation: Distillation | None,
+) -> dict[str, object]:
     """Returns what a state must have in common with the run that goes on with it."""
     free = ("epochs", "patience")
     kept = {name: value for name, value in settings.items() if name not in free}
-    return {"model": model, "fingerprint": dataset.fingerprint, **kept}
+    taught = {} if distillation is None else {TABLE: distillation.identity}
+    return {"model": model, "fingerprint": dataset.fingerprint, **kept, **taught}
 
 
 def setting_classes(model: str) -> tuple[type, ...]:
@@ -348,7 +372,11 @@ def fitting_max_len(dataset: Dataset) -> int:
 
 
 class Trainer:
-    """A module, its optimiser, its batches and how far it has come."""
+    """A module, its optimiser, its batches and how far it has come.
+
+    The module that learns is the model or, where the model is a student, the model with all that it
+    learns by; validated, kept and tested is the model alone.
+    """
 
     def __init__(
         self,
@@ -358,6 +386,7 @@ class Trainer:
         device: str,
         threads: int | None,
         on_event: Callable[[Event], None] | None,
+        distillation: Distillation | None = None,
     ) -> None:
         if threads is not None:
             torch.set_num_threads(threads)
@@ -368,11 +397,15 @@ class Trainer:
         model_config = build(MODELS[model].config, settings)
         self.settings = {**asdict(model_config), **asdict(self.config)}
         torch.manual_seed(self.config.seed)
-        self.module: nn.Module = MODELS[model].module(dataset.num_items, model_config)
-        self.module.to(self.device)
-        if isinstance(self.module, Informed) and self.module.needs_interactions:
-            self.module.inform(training_interactions(dataset))
-        self.trained = TrainedModel(model, self.module, dataset.item_ids)
+        module = MODELS[model].module(dataset.num_items, model_config).to(self.device)
+        if isinstance(module, Informed) and module.needs_interactions:
+            module.inform(training_interactions(dataset))
+        self.trained = TrainedModel(model, module, dataset.item_ids)
+        self.distillation = distillation
+        self.module: nn.Module = module
+        if distillation is not None:
+            distillation.check_rows(self.settings)
+            self.module = distillation.around(module).to(self.device)
         self.optimizer = torch.optim.Adam(
             self.module.parameters(),
             lr=self.config.learning_rate,
@@ -383,7 +416,7 @@ class Trainer:
         rows = Rows(config.padding, config.fit, config.copies, config.pack, config.crop)
         self.loader = TrainingLoader(
             dataset,
-            self.trained.batch_spec,
+            self.module.batch_spec,  # type: ignore[arg-type]
             rows,
             batch_size=self.config.batch_size,
             seed=self.config.seed,
@@ -412,11 +445,35 @@ class Trainer:
             self.trained.save_description(new / "model")
             return lock(new / LOCK_FILE, what=str(new))
 
-        label = f"{self.trained.name}-s{self.config.seed}"
+        label, tables = self.trained.name, {}
+        if self.distillation is not None:
+            label, tables = f"{label}-distilled", {TABLE: self.distillation.table}
         self.run, held = create_run(
-            runs_dir, self.dataset, self.trained, self.settings, label=label, fill=fill
+            runs_dir,
+            self.dataset,
+            self.trained,
+            self.settings,
+            label=f"{label}-s{self.config.seed}",
+            fill=fill,
+            tables=tables,
         )
         return held
+
+    def take_knowledge(self, file: Path | None = None) -> None:
+        """Makes what the teacher knows known to the module; without a teacher there is nothing.
+
+        Args:
+            file: where it is kept; None to compute and keep it in memory.
+        """
+        if self.distillation is None or not isinstance(self.module, Distilled):
+            return
+        begin = time.perf_counter()
+        if file is None:
+            found = self.distillation.knowledge(self.dataset, device=self.device)
+        else:
+            found = self.distillation.kept_knowledge(file, self.dataset, device=self.device)
+        self.module.knowledge = found
+        self.progress.seconds += time.perf_counter() - begin
 
     def open_run(self, run: Path, state: State | None) -> None:
         """Takes up the state that a run was left in, and removes what a killed process left."""
@@ -490,10 +547,12 @@ class Trainer:
                 finished=self._is_finished(),
                 epochs=config.epochs,
                 steps_per_epoch=self.loader.steps_per_epoch,
-                parameters=sum(p.numel() for p in self.module.parameters()),
+                parameters=sum(p.numel() for p in self.trained.module.parameters()),
                 settings=self.settings,
             )
         )
+        if not self._is_finished():
+            self.take_knowledge(self.run / KNOWLEDGE_FILE)
         with self._open_curves() as self._curves, deferred_interrupts() as stop:
             while not self._is_finished():
                 begin, before = time.perf_counter(), progress.seconds
@@ -591,7 +650,7 @@ class Trainer:
     def _save(self) -> None:
         """Saves the state; from now on the run can be resumed, and is the latest."""
         self.progress.scaler = self.scaler.state_dict()
-        identity = _identity(self.trained.name, self.dataset, self.settings)
+        identity = _identity(self.trained.name, self.dataset, self.settings, self.distillation)
         save_state(self.run / STATE_FILE, self.module, self.optimizer, self.progress, identity)
         self.saved = time.perf_counter()
         if self.run.parent.name == self.dataset.name:
@@ -603,6 +662,9 @@ class Trainer:
         evaluation = evaluate(best, self.dataset, k=(10, 20), split="test")
         progress = self.progress
         evaluation.save(self.run / "eval")
+        if isinstance(self.module, Distilled):
+            self.module.knowledge = None
+            (self.run / KNOWLEDGE_FILE).unlink(missing_ok=True)
         return RunResult(
             run=self.run,
             epochs=progress.epoch,
