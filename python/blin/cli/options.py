@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import click
 
+from blin.cli.config_file import built_in_configs
 from blin.cli.failures import TRACEBACKS
 from blin.cli.output import Output
 from blin.config import default_data_dir, default_runs_dir
@@ -89,6 +90,50 @@ def log_layout(command: Function) -> Function:
     return functools.reduce(lambda wrapped, option: option(wrapped), reversed(layout), command)
 
 
+def count(name: str, *, help: str, default: int | None = None) -> Callable[[Function], Function]:
+    """Returns what adds an option of a number of at least 1, and tells its default if there is one.
+
+    Args:
+        name: such as ``--epochs``.
+        help: what it counts.
+        default: None for none.
+    """
+    least = click.IntRange(min=1)
+    return click.option(name, type=least, default=default, show_default=True, help=help)
+
+
+def dataset(command: Function, *, default: str | None = None) -> Function:
+    """Adds ``--dataset``, to be given unless something else names it by default."""
+    return click.option(
+        "--dataset",
+        required=default is None,
+        metavar="NAME",
+        help="A prepared dataset or one of the catalogue."
+        + ("" if default is None else f"  [default: {default}]"),
+    )(command)
+
+
+def config(command: Function) -> Function:
+    """Adds ``--config``."""
+    return click.option(
+        "--config",
+        metavar="NAME|FILE",
+        help=f"Built-in settings ({', '.join(built_in_configs())}), or a TOML file such as a run's "
+        "config.toml.",
+    )(command)
+
+
+def assignments(command: Function) -> Function:
+    """Adds ``--set`` for settings of one value, given on as ``assignments``."""
+    return click.option(
+        "--set",
+        "assignments",
+        metavar="KEY=VALUE",
+        multiple=True,
+        help="Any other setting; may be given several times.",
+    )(command)
+
+
 def data_dir(command: Function) -> Function:
     """Adds ``--data-dir``."""
     return click.option(
@@ -167,29 +212,6 @@ def threads(command: Function, *, default: str = "all cores") -> Function:
         type=click.IntRange(min=1, max=512),
         help=f"How many CPU threads to use.  [default: {default}]",
     )(command)
-
-
-def many_trainings(command: Function) -> Function:
-    """Adds ``--seeds``, ``--jobs``, ``--threads`` and ``--device`` for commands that train much."""
-    several = (
-        click.option(
-            "--seeds",
-            cls=Several,
-            type=click.IntRange(min=0),
-            metavar="NUMBER...",
-            help="Train with each of these seeds: --seeds 0,1,2.  [default: 0]",
-        ),
-        click.option(
-            "--jobs",
-            type=click.IntRange(min=1),
-            default=1,
-            show_default=True,
-            help="How many trainings side by side, each a process of its own.",
-        ),
-        functools.partial(threads, default="all cores, shared among the jobs"),
-        device,
-    )
-    return functools.reduce(lambda wrapped, option: option(wrapped), reversed(several), command)
 
 
 def resampling(command: Function) -> Function:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from blin.cli import options
-from blin.cli.config_file import ConfigFile, built_in_configs
+from blin.cli.config_file import ConfigFile
 from blin.cli.dry_run import show_forecast
 from blin.cli.lookup import open_dataset
 from blin.cli.output import Output, duration_of
@@ -26,11 +26,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.option(
-    "--dataset",
-    metavar="NAME",
-    help="A prepared dataset or one of the catalogue.  [default: that of the --config file]",
-)
+@partial(options.dataset, default="that of the --config file")
 @click.option(
     "--model",
     metavar="NAME",
@@ -51,23 +47,12 @@ if TYPE_CHECKING:
     metavar="[WEIGHT]",
     help="Teach the item embeddings what follows what (setting ted_weight).  [without WEIGHT: 0.1]",
 )
-@click.option(
-    "--config",
-    metavar="NAME|FILE",
-    help=f"Built-in settings ({', '.join(built_in_configs())}), or a TOML file such as a run's "
-    "config.toml.",
-)
-@click.option(
-    "--set",
-    "assignments",
-    metavar="KEY=VALUE",
-    multiple=True,
-    help="Any other setting; may be given several times.",
-)
-@click.option("--epochs", type=click.IntRange(min=1), help="The most epochs to train for.")
-@click.option("--batch-size", type=click.IntRange(min=1), help="Users per step.")
-@click.option("--max-len", type=click.IntRange(min=1), help="Positions the model sees.")
-@click.option("--dim", type=click.IntRange(min=1), help="Width of the model.")
+@options.config
+@options.assignments
+@options.count("--epochs", help="The most epochs to train for.")
+@options.count("--batch-size", help="Users per step.")
+@options.count("--max-len", help="Positions the model sees.")
+@options.count("--dim", help="Width of the model.")
 @click.option(
     "--padding",
     type=click.Choice(["random-repeat", "repeat", "zero"]),
