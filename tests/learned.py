@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 
 from blin.batch import BatchSpec, View
@@ -76,3 +77,20 @@ def loader_of(
 def training_view(dataset: Dataset, module: Learned, name: str, **changes: Any) -> View:
     loader = loader_of(dataset, module.batch_spec, name, max_len=16, **changes)
     return next(iter(loader.epoch(0))).views[0]
+
+
+def uneven(dataset: Dataset) -> Dataset:
+    """The dataset with gaps of all kinds between its interactions, none among them."""
+    copy = Dataset(dataset.path)
+    gaps = np.random.default_rng(1).choice([0, 1, 20, 45, 100, 86_400], len(copy.items))
+    copy.timestamps = np.cumsum(gaps) + 1_000
+    return copy
+
+
+def timed_view(times: list[int], segments: list[int] | None = None) -> View:
+    """A row of the items 1, 2, ... at times of one's choice."""
+    count = len(times)
+    marks = torch.tensor([segments or [1] * count])
+    places = torch.arange(count).unsqueeze(0)
+    none = torch.zeros_like(places)
+    return View(places + 1, none, marks, places, none, none - 1, times=torch.tensor([times]))

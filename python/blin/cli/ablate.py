@@ -10,11 +10,9 @@ import click
 
 from blin.cli import options
 from blin.cli.compare import show_comparisons
-from blin.cli.config_file import built_in_configs
 from blin.cli.lookup import open_dataset
-from blin.cli.output import Output
 from blin.cli.settings import merged_settings
-from blin.cli.trainings import Trainings, base_of, exit_if_failed
+from blin.cli.trainings import Trainings, base_of, exit_if_failed, many_trainings
 
 if TYPE_CHECKING:
     from blin.data.dataset import Dataset
@@ -26,31 +24,12 @@ METRICS = ("HR@10", "NDCG@10")
 
 
 @click.command(cls=options.Command, short_help="Train Blin without each of its parts, and compare.")
-@click.option(
-    "--dataset",
-    required=True,
-    metavar="NAME",
-    help="A prepared dataset or one of the catalogue.",
-)
-@click.option(
-    "--config",
-    metavar="NAME|FILE",
-    help=f"What all share: built-in settings ({', '.join(built_in_configs())}), or a TOML file.",
-)
-@click.option(
-    "--set",
-    "assignments",
-    metavar="KEY=VALUE",
-    multiple=True,
-    help="Any other setting that all share; may be given several times.",
-)
-@click.option("--epochs", type=click.IntRange(min=1), help="The most epochs of each training.")
-@click.option("--dry-run", is_flag=True, help="Train nothing: say what is finished, what is not.")
-@options.many_trainings
+@options.dataset
+@options.config
+@options.assignments
+@options.count("--epochs", help="The most epochs of each training.")
 @options.resampling
-@options.data_dir
-@options.runs_dir
-@options.output
+@many_trainings
 def ablate(
     dataset: str,
     config: str | None,
@@ -58,14 +37,10 @@ def ablate(
     epochs: int | None,
     dry_run: bool,
     seeds: tuple[int, ...],
-    jobs: int,
-    device: str,
-    threads: int | None,
     confidence: float,
     resamples: int,
     data_dir: Path,
-    runs_dir: Path,
-    output: Output,
+    trainings: Trainings,
 ) -> None:
     """Train Blin whole and without each of its parts, and compare.
 
@@ -86,16 +61,14 @@ def ablate(
     _, base = base_of(config, ("blin",), {"epochs": epochs})
     points = ablation(merged_settings(base, {}, assignments), seeds or (0,))
     check(points)
+    output = trainings.output
     opened = open_dataset(dataset, data_dir=data_dir, output=output, may_fetch=not dry_run)
-    trainings = Trainings(runs_dir, device, jobs, threads, output)
     if dry_run:
         trainings.show_plan(points, opened)
         return
     results = trainings.train_points(points, opened, name=NAME)
     trainings.show(results, opened, title=NAME, name=NAME)
-    comparisons = compared(
-        results, opened, output, device=device, confidence=confidence, resamples=resamples
-    )
+    comparisons = compared(results, opened, trainings, confidence=confidence, resamples=resamples)
     output.result(
         {
             "directory": str(trainings.directory(opened, NAME)),
@@ -109,9 +82,8 @@ def ablate(
 def compared(
     results: Results,
     dataset: Dataset,
-    output: Output,
+    trainings: Trainings,
     *,
-    device: str,
     confidence: float,
     resamples: int,
 ) -> list[Comparison]:
@@ -123,8 +95,11 @@ def compared(
     rows = results.rows
     if len(rows) < 2 or rows[0].point.name != next(iter(ABLATIONS)):
         return []
+    output = trainings.output
     with output.bar("rank the test items") as advance:
-        ranked = rank(rows, data_dir=dataset.path.parent, device=device, on_progress=advance)
+        ranked = rank(
+            rows, data_dir=dataset.path.parent, device=trainings.device, on_progress=advance
+        )
     comparisons = compare_with_first(ranked, METRICS, confidence=confidence, resamples=resamples)
     means = {
         each.name: {m + each.suffix: each.interval(m, confidence).mean for m in METRICS}

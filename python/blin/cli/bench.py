@@ -33,34 +33,10 @@ if TYPE_CHECKING:
     metavar="NUMBER...",
     help="Positions of a row.  [default: 50 100 200 500 1000 2000]",
 )
-@click.option(
-    "--users",
-    type=click.IntRange(min=1),
-    default=1024,
-    show_default=True,
-    help="Histories in an epoch.",
-)
-@click.option(
-    "--items",
-    type=click.IntRange(min=1),
-    default=1000,
-    show_default=True,
-    help="Items that the histories are drawn from.",
-)
-@click.option(
-    "--batch-size",
-    type=click.IntRange(min=1),
-    default=32,
-    show_default=True,
-    help="Histories in a step.",
-)
-@click.option(
-    "--steps",
-    type=click.IntRange(min=1),
-    default=3,
-    show_default=True,
-    help="Steps that are timed.",
-)
+@options.count("--users", default=1024, help="Histories in an epoch.")
+@options.count("--items", default=1000, help="Items that the histories are drawn from.")
+@options.count("--batch-size", default=32, help="Histories in a step.")
+@options.count("--steps", default=3, help="Steps that are timed.")
 @click.option(
     "--limit",
     type=click.FloatRange(min=0, min_open=True),
@@ -68,13 +44,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="Seconds that a case may take, its start included.",
 )
-@click.option(
-    "--set",
-    "assignments",
-    metavar="KEY=VALUE",
-    multiple=True,
-    help="A setting that all the models have; may be given several times.",
-)
+@options.assignments
 @options.picture
 @options.seed
 @options.device

@@ -31,9 +31,8 @@ if TYPE_CHECKING:
     is_flag=True,
     help="With --dataset: of each model only the row that does best on the validation items.",
 )
-@click.option(
+@options.count(
     "--negatives",
-    type=click.IntRange(min=1),
     help="With --dataset: also rank among this many uniform negatives; what has not been evaluated "
     "so yet is evaluated now.",
 )

@@ -47,9 +47,8 @@ if TYPE_CHECKING:
     help="Whether a held-out item that the user has had before is ranked as any other, counts as "
     "a miss or is left out.",
 )
-@click.option(
+@options.count(
     "--negatives",
-    type=click.IntRange(min=1),
     help="Rank among this many drawn items only, under metric names of their own.",
 )
 @click.option(

@@ -90,6 +90,50 @@ def log_layout(command: Function) -> Function:
     return functools.reduce(lambda wrapped, option: option(wrapped), reversed(layout), command)
 
 
+def count(name: str, *, help: str, default: int | None = None) -> Callable[[Function], Function]:
+    """Returns what adds an option of a number of at least 1, and tells its default if there is one.
+
+    Args:
+        name: such as ``--epochs``.
+        help: what it counts.
+        default: None for none.
+    """
+    least = click.IntRange(min=1)
+    return click.option(name, type=least, default=default, show_default=True, help=help)
+
+
+def dataset(command: Function, *, default: str | None = None) -> Function:
+    """Adds ``--dataset``, to be given unless something else names it by default."""
+    return click.option(
+        "--dataset",
+        required=default is None,
+        metavar="NAME",
+        help="A prepared dataset or one of the catalogue."
+        + ("" if default is None else f"  [default: {default}]"),
+    )(command)
+
+
+def config(command: Function) -> Function:
+    """Adds ``--config``."""
+    return click.option(
+        "--config",
+        metavar="NAME|FILE",
+        help=f"Built-in settings ({', '.join(built_in_configs())}), or a TOML file such as a run's "
+        "config.toml.",
+    )(command)
+
+
+def assignments(command: Function) -> Function:
+    """Adds ``--set`` for settings of one value, given on as ``assignments``."""
+    return click.option(
+        "--set",
+        "assignments",
+        metavar="KEY=VALUE",
+        multiple=True,
+        help="Any other setting; may be given several times.",
+    )(command)
+
+
 def data_dir(command: Function) -> Function:
     """Adds ``--data-dir``."""
     return click.option(
@@ -189,23 +233,12 @@ def training_settings(command: Function) -> Function:
             help="Teach the item embeddings what follows what (setting ted_weight).  [without "
             "WEIGHT: 0.1]",
         ),
-        click.option(
-            "--config",
-            metavar="NAME|FILE",
-            help=f"Built-in settings ({', '.join(built_in_configs())}), or a TOML file such as a "
-            "run's config.toml.",
-        ),
-        click.option(
-            "--set",
-            "assignments",
-            metavar="KEY=VALUE",
-            multiple=True,
-            help="Any other setting; may be given several times.",
-        ),
-        click.option("--epochs", type=click.IntRange(min=1), help="The most epochs to train for."),
-        click.option("--batch-size", type=click.IntRange(min=1), help="Users per step."),
-        click.option("--max-len", type=click.IntRange(min=1), help="Positions the model sees."),
-        click.option("--dim", type=click.IntRange(min=1), help="Width of the model."),
+        config,
+        assignments,
+        count("--epochs", help="The most epochs to train for."),
+        count("--batch-size", help="Users per step."),
+        count("--max-len", help="Positions the model sees."),
+        count("--dim", help="Width of the model."),
         click.option(
             "--padding",
             type=click.Choice(["random-repeat", "repeat", "zero"]),
@@ -223,29 +256,6 @@ def training_settings(command: Function) -> Function:
         ),
     )
     return functools.reduce(lambda wrapped, option: option(wrapped), reversed(settings), command)
-
-
-def many_trainings(command: Function) -> Function:
-    """Adds ``--seeds``, ``--jobs``, ``--threads`` and ``--device`` for commands that train much."""
-    several = (
-        click.option(
-            "--seeds",
-            cls=Several,
-            type=click.IntRange(min=0),
-            metavar="NUMBER...",
-            help="Train with each of these seeds: --seeds 0,1,2.  [default: 0]",
-        ),
-        click.option(
-            "--jobs",
-            type=click.IntRange(min=1),
-            default=1,
-            show_default=True,
-            help="How many trainings side by side, each a process of its own.",
-        ),
-        functools.partial(threads, default="all cores, shared among the jobs"),
-        device,
-    )
-    return functools.reduce(lambda wrapped, option: option(wrapped), reversed(several), command)
 
 
 def resampling(command: Function) -> Function:

@@ -31,21 +31,17 @@ def _checked_report(
 @click.option("--name", help="Name of the dataset.  [default: the log's name]")
 @options.log_layout
 @click.option("--min-rating", type=float, help="Leave out rows rated lower than this.")
-@click.option(
+@options.count(
     "--min-interactions",
-    type=click.IntRange(min=1),
     default=5,
-    show_default=True,
     help="Keep users and items with at least this many interactions, repeatedly.",
 )
-@click.option(
+@options.count(
     "--min-user-interactions",
-    type=click.IntRange(min=1),
     help="The same for users only.  [default: --min-interactions]",
 )
-@click.option(
+@options.count(
     "--min-item-interactions",
-    type=click.IntRange(min=1),
     help="The same for items only.  [default: --min-interactions]",
 )
 @click.option(

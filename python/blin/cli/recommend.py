@@ -32,9 +32,7 @@ if TYPE_CHECKING:
 )
 @click.option("--all", "everybody", is_flag=True, help="All users of the dataset; needs --out.")
 @click.option("--out", type=click.Path(path_type=Path), help="Write to this .parquet or .csv file.")
-@click.option(
-    "--k", type=click.IntRange(min=1), default=10, show_default=True, help="Items per user."
-)
+@options.count("--k", default=10, help="Items per user.")
 @click.option("--include-seen", is_flag=True, help="Also recommend what a user has had already.")
 @options.device
 @options.moved_data_dir

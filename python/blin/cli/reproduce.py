@@ -16,7 +16,7 @@ from blin.cli.comparison_table import show_rows
 from blin.cli.config_file import ConfigFile, built_in_configs
 from blin.cli.lookup import open_dataset
 from blin.cli.output import Output, duration_of
-from blin.cli.trainings import Trainings, exit_if_failed
+from blin.cli.trainings import Trainings, exit_if_failed, many_trainings
 
 if TYPE_CHECKING:
     from blin.data.dataset import Dataset
@@ -27,36 +27,23 @@ _METRICS = ("HR@10", "NDCG@10", "HR@20", "NDCG@20")
 
 
 @click.command(cls=options.Command, short_help="Train and compare all that the paper compares.")
-@click.option(
-    "--dataset",
-    required=True,
-    metavar="NAME",
-    help="A prepared dataset or one of the catalogue.",
-)
+@options.dataset
 @click.option(
     "--quick",
     is_flag=True,
     help="Two epochs of everything: to see it work; its numbers say nothing.",
 )
-@click.option("--dry-run", is_flag=True, help="Train nothing: only say how long it will take.")
-@options.many_trainings
 @options.resampling
-@options.data_dir
-@options.runs_dir
-@options.output
+@many_trainings
 def reproduce(
     dataset: str,
     quick: bool,
     dry_run: bool,
     seeds: tuple[int, ...],
-    jobs: int,
-    device: str,
-    threads: int | None,
     confidence: float,
     resamples: int,
     data_dir: Path,
-    runs_dir: Path,
-    output: Output,
+    trainings: Trainings,
 ) -> None:
     """Train and compare all that the paper compares on a dataset.
 
@@ -71,29 +58,29 @@ def reproduce(
     """
     from blin.experiments.reproduction import forecast_points, plan
 
+    output = trainings.output
     opened = open_dataset(dataset, data_dir=data_dir, output=output, may_fetch=not dry_run)
-    trainings = Trainings(runs_dir, device, jobs, threads, output)
     name = "reproduce-quick" if quick else "reproduce"
     planned = plan(lambda model: settings_for(opened.name, model), seeds=seeds or (0,), quick=quick)
     with output.bar("measure a few batches") as advance:
         forecasts, refused = forecast_points(
             planned.points,
             opened,
-            runs_dir,
-            device=device,
+            trainings.runs_dir,
+            device=trainings.device,
             threads=trainings.threads_of_each,
             on_progress=advance,
         )
     for point, reason in refused.items():
         output.warn(f"{point} is left out: {reason}")
-    _show_forecast(forecasts, jobs, output)
+    _show_forecast(forecasts, trainings.jobs, output)
     if dry_run:
         total = {end: sum(getattr(each, end) for each in forecasts) for end in ("fewest", "most")}
         output.result(
             {
                 "points": [asdict(each) for each in forecasts],
                 "left_out": refused,
-                "seconds": {end: seconds / jobs for end, seconds in total.items()},
+                "seconds": {end: seconds / trainings.jobs for end, seconds in total.items()},
             }
         )
         return
@@ -185,9 +172,7 @@ def _show(
         if table.rows
     ]
     trainings.show(ablated, dataset, title="ablation (Table 3)", name=name)
-    comparisons = compared(
-        ablated, dataset, output, device=device, confidence=confidence, resamples=resamples
-    )
+    comparisons = compared(ablated, dataset, trainings, confidence=confidence, resamples=resamples)
     trainings.show(swept, dataset, title="weight of the agreement (Figure 5)", name=name)
     beside = _beside_the_paper(dataset, table.rows, negatives, device, output)
     for trial, reason in results.failures.items():

@@ -6,17 +6,16 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from blin.cli import options
-from blin.cli.config_file import built_in_configs
 from blin.cli.lookup import open_dataset
-from blin.cli.output import Output
 from blin.cli.settings import several_values
-from blin.cli.trainings import Trainings, base_of, exit_if_failed
+from blin.cli.trainings import Trainings, base_of, exit_if_failed, many_trainings
 
 if TYPE_CHECKING:
     from blin.data.dataset import Dataset
@@ -25,11 +24,7 @@ if TYPE_CHECKING:
 
 
 @click.command(cls=options.Command, short_help="Train with many settings; say which do best.")
-@click.option(
-    "--dataset",
-    metavar="NAME",
-    help="A prepared dataset or one of the catalogue.  [default: that of the --grid file]",
-)
+@partial(options.dataset, default="that of the --grid file")
 @click.option(
     "--model",
     "models",
@@ -65,22 +60,14 @@ if TYPE_CHECKING:
     metavar="N",
     help="Let Optuna choose N points, each by what those before came to.",
 )
-@click.option(
-    "--config",
-    metavar="NAME|FILE",
-    help=f"What all share: built-in settings ({', '.join(built_in_configs())}), or a TOML file.",
-)
-@click.option("--epochs", type=click.IntRange(min=1), help="The most epochs of each training.")
+@options.config
+@options.count("--epochs", help="The most epochs of each training.")
 @click.option(
     "--name",
     help="Of the directory of the results.  [default: made from what is swept]",
 )
-@click.option("--dry-run", is_flag=True, help="Train nothing: say what is finished, what is not.")
 @options.picture
-@options.many_trainings
-@options.data_dir
-@options.runs_dir
-@options.output
+@many_trainings
 def sweep(
     dataset: str | None,
     models: tuple[str, ...],
@@ -91,15 +78,11 @@ def sweep(
     config: str | None,
     epochs: int | None,
     name: str | None,
-    dry_run: bool,
     out: Path | None,
+    dry_run: bool,
     seeds: tuple[int, ...],
-    jobs: int,
-    device: str,
-    threads: int | None,
     data_dir: Path,
-    runs_dir: Path,
-    output: Output,
+    trainings: Trainings,
 ) -> None:
     """Train with many settings, and compare what they come to.
 
@@ -161,8 +144,8 @@ def sweep(
 
         check_picture(out)
         setting = swept_setting(points)
+    output = trainings.output
     opened = open_dataset(dataset or "", data_dir=data_dir, output=output, may_fetch=not dry_run)
-    trainings = Trainings(runs_dir, device, jobs, threads, output)
     if dry_run:
         trainings.show_plan(points, opened)
         return

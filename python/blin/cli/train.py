@@ -26,11 +26,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.option(
-    "--dataset",
-    metavar="NAME",
-    help="A prepared dataset or one of the catalogue.  [default: that of the --config file]",
-)
+@partial(options.dataset, default="that of the --config file")
 @click.option(
     "--model",
     metavar="NAME",

@@ -6,11 +6,13 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial, wraps
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from blin.cli import options
 from blin.cli.config_file import ConfigFile
 from blin.cli.output import Output, duration_of
 
@@ -120,6 +122,48 @@ class Trainings:
             )
         for trial, reason in results.failures.items():
             self.output.warn(f"{trial} failed: {reason}")
+
+
+def many_trainings(command: options.Function) -> options.Function:
+    """Adds what commands share that train much, from ``--dry-run`` to ``--json``.
+
+    They are given ``dry_run``, ``seeds``, ``data_dir`` and, made of the others, ``trainings``.
+    """
+
+    @click.option(
+        "--dry-run",
+        is_flag=True,
+        help="Train nothing: only say what there is to train.",
+    )
+    @click.option(
+        "--seeds",
+        cls=options.Several,
+        type=click.IntRange(min=0),
+        metavar="NUMBER...",
+        help="Train with each of these seeds: --seeds 0,1,2.  [default: 0]",
+    )
+    @options.count(
+        "--jobs", default=1, help="How many trainings side by side, each a process of its own."
+    )
+    @partial(options.threads, default="all cores, shared among the jobs")
+    @options.device
+    @options.data_dir
+    @options.runs_dir
+    @options.output
+    @wraps(command)
+    def with_trainings(
+        *args: Any,
+        jobs: int,
+        threads: int | None,
+        device: str,
+        runs_dir: Path,
+        output: Output,
+        **given: Any,
+    ) -> Any:
+        trainings = Trainings(runs_dir, device, jobs, threads, output)
+        return command(*args, trainings=trainings, **given)
+
+    return with_trainings  # type: ignore[return-value]
 
 
 def base_of(

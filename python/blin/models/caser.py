@@ -13,45 +13,39 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from blin.batch import Batch, BatchSpec, Losses, View
-from blin.config import check_at_least, check_probability
-from blin.models.objective import ObjectiveConfig, batch_spec_of, next_item_loss
+from blin.batch import Batch, Losses, View
+from blin.config import check_at_least
+from blin.models.next_item import NextItemConfig, NextItemModel
+from blin.models.objective import next_item_loss
 from blin.nn.dropout import Dropout
 from blin.nn.embedding import ItemEmbedding, append_bias
 
 
 @dataclass(frozen=True)
-class CaserConfig(ObjectiveConfig):
-    """The sizes of a Caser model, and its loss.
+class CaserConfig(NextItemConfig):
+    """The sizes of a Caser model, and its loss; ``dropout`` is that of the filters' outputs.
 
     Attributes:
-        dim: width D of embeddings and states.
         window: how many items a state sees, L.
         vertical: filters that mix the L items, each channel with itself.
         horizontal: filters of each height from 1 to L, over all channels.
-        max_len: longest history in a row, N.
-        dropout: probability of dropping an output of a filter.
     """
 
     loss: str = "bce"
     num_negatives: int = 3
     negatives_per: str = "position"
     exclude_history: bool = True
-    dim: int = 64
     window: int = 5
     vertical: int = 4
     horizontal: int = 16
-    max_len: int = 50
-    dropout: float = 0.5
 
     def __post_init__(self) -> None:
         """Refuses values that no model can be built from."""
         super().__post_init__()
-        check_at_least(self, 1, "dim", "window", "vertical", "horizontal", "max_len")
-        check_probability(self, "dropout")
+        check_at_least(self, 1, "window", "vertical", "horizontal")
 
 
-class Caser(nn.Module):
+class Caser(NextItemModel):
     """Scores the next item from the newest L items of a history.
 
     Args:
@@ -59,12 +53,11 @@ class Caser(nn.Module):
         config: the sizes and the loss.
     """
 
+    config: CaserConfig
+
     def __init__(self, num_items: int, config: CaserConfig) -> None:
-        super().__init__()
-        self.num_items = num_items
-        self.config = config
+        super().__init__(num_items, config)
         dim, window = config.dim, config.window
-        self.item_embedding = ItemEmbedding(num_items, dim)
         self.vertical = nn.Linear(window, config.vertical)
         self.horizontal = nn.ModuleList(
             nn.Conv1d(dim, config.horizontal, height) for height in range(1, window + 1)
@@ -77,21 +70,6 @@ class Caser(nn.Module):
             nn.init.normal_(table.weight, std=1 / dim)
             with torch.no_grad():
                 table.weight[0].zero_()
-
-    @property
-    def causal(self) -> bool:
-        """True: a state sees items up to its own."""
-        return True
-
-    @property
-    def state_dim(self) -> int:
-        """D."""
-        return self.config.dim
-
-    @property
-    def batch_spec(self) -> BatchSpec:
-        """One view, of which no position is asked."""
-        return batch_spec_of(self.config, self.config.max_len)
 
     def encode(self, view: View) -> Tensor:
         """Returns the states of a view, (B, N, D): that of position i has seen the L items up to i.

@@ -14,26 +14,24 @@ import torch
 from torch import Tensor, nn
 
 from blin.batch import Batch, BatchSpec, Interactions, Losses, View
-from blin.config import check_at_least, check_one_of, check_probability
+from blin.config import check_at_least, check_one_of
 from blin.errors import BlinError, ConfigError
-from blin.models.objective import ObjectiveConfig, batch_spec_of, next_item_loss
+from blin.models.next_item import NextItemConfig, NextItemModel
+from blin.models.objective import next_item_loss
 from blin.models.transitions import Transitions, distillation_loss
 from blin.nn.dropout import Dropout
-from blin.nn.embedding import ItemEmbedding, PositionEmbedding, positions_from_end
+from blin.nn.embedding import PositionEmbedding, positions_from_end
 
 POSITIONS = ("absolute", "per-copy", "reversed", "none")
 
 
 @dataclass(frozen=True)
-class EncoderConfig(ObjectiveConfig):
-    """The sizes of an encoder, and its loss.
+class EncoderConfig(NextItemConfig):
+    """The sizes of an encoder, and its loss; ``dropout`` is in the embedding and in every branch.
 
     Attributes:
-        dim: width D of embeddings and states.
         num_heads: attention heads; divides ``dim``.
         num_blocks: residual blocks.
-        max_len: longest history the model sees, N.
-        dropout: probability of dropping a unit, in the embedding and in every branch.
         hidden_dim: width inside the feed-forward network; 0 for what the model makes of ``dim``.
         positions: what the position embedding counts: ``absolute`` places in the row,
             ``per-copy`` steps since the first item, ``reversed`` steps to the newest, or ``none``.
@@ -42,11 +40,8 @@ class EncoderConfig(ObjectiveConfig):
         ted_temperature: τ of TED.
     """
 
-    dim: int = 64
     num_heads: int = 2
     num_blocks: int = 2
-    max_len: int = 50
-    dropout: float = 0.5
     hidden_dim: int = 0
     positions: str = "absolute"
     ted_weight: float = 0.0
@@ -56,13 +51,12 @@ class EncoderConfig(ObjectiveConfig):
     def __post_init__(self) -> None:
         """Refuses values that no model can be built from."""
         super().__post_init__()
-        check_at_least(self, 1, "dim", "num_heads", "num_blocks", "max_len", "ted_span")
+        check_at_least(self, 1, "num_heads", "num_blocks", "ted_span")
         check_at_least(self, 0, "hidden_dim", "ted_weight")
         if self.dim % self.num_heads != 0:
             raise ConfigError(
                 f"num_heads: expected a divisor of dim {self.dim}, found {self.num_heads}"
             )
-        check_probability(self, "dropout")
         check_one_of(self, positions=POSITIONS)
         if self.ted_temperature <= 0:
             raise ConfigError(f"ted_temperature: expected above 0, found {self.ted_temperature}")
@@ -75,7 +69,7 @@ def check_even_heads(config: EncoderConfig) -> None:
         raise ConfigError(f"num_heads: expected heads of an even width, found a width of {width}")
 
 
-class Encoder(nn.Module):
+class Encoder(NextItemModel):
     """Embeds items and positions, passes them through blocks, and scores by a tied dot product.
 
     Args:
@@ -86,6 +80,8 @@ class Encoder(nn.Module):
         final_norm: normalise the output of the last block.
     """
 
+    config: EncoderConfig
+
     def __init__(
         self,
         num_items: int,
@@ -95,11 +91,8 @@ class Encoder(nn.Module):
         embedding_norm: bool = True,
         final_norm: bool = False,
     ) -> None:
-        super().__init__()
-        self.num_items = num_items
-        self.config = config
+        super().__init__(num_items, config, tokens=tokens)
         dim = config.dim
-        self.item_embedding = ItemEmbedding(num_items, dim, tokens=tokens)
         self.position_embedding = (
             None if config.positions == "none" else PositionEmbedding(config.max_len, dim)
         )
@@ -126,21 +119,10 @@ class Encoder(nn.Module):
             nn.init.zeros_(module.bias)
 
     @property
-    def causal(self) -> bool:
-        """Whether a state depends on nothing that comes after it."""
-        return True
-
-    @property
     def batch_spec(self) -> BatchSpec:
-        """One view, a target at every position."""
-        config = self.config
-        positions = "per-copy" if config.positions == "per-copy" else "absolute"
-        return replace(batch_spec_of(config, config.max_len), positions=positions)
-
-    @property
-    def state_dim(self) -> int:
-        """D."""
-        return self.config.dim
+        """The views that the loss asks for, a target at every position."""
+        positions = "per-copy" if self.config.positions == "per-copy" else "absolute"
+        return replace(super().batch_spec, positions=positions)
 
     @property
     def learns_from_states(self) -> bool:
@@ -238,16 +220,3 @@ class Encoder(nn.Module):
             losses.total + config.ted_weight * distillation,
             losses.parts | {"ted": distillation.detach()},
         )
-
-    def score(self, batch: Batch, candidates: Tensor | None = None) -> Tensor:
-        """Returns the scores of the next item after each row's last position.
-
-        Args:
-            batch: its first view holds the histories.
-            candidates: (B, K) items; None for the whole catalogue.
-
-        Returns:
-            (B, V + 1), or (B, K) for the candidates; column 0 of the former is padding's.
-        """
-        states = self.encode(batch.views[0])[:, -1]  # (B, D)
-        return self.item_embedding.score(states, candidates)
