@@ -90,6 +90,11 @@ def test_the_values_of_a_setting() -> None:
     }
 
 
+@pytest.mark.parametrize("text", ["9" * 5000, "[" * 100_000])
+def test_what_no_value_can_be_read_from_is_text(text: str) -> None:
+    assert several_values([f"dim={text}"]) == {"dim": [text]}
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
@@ -102,6 +107,7 @@ def test_the_values_of_a_setting() -> None:
         ("--dataset shop --set seed=1,2", 2, "seed: it is no setting of a sweep; --seeds"),
         ("--dataset shop --set dim=8..16", 2, "a range needs --optuna N; give dim=A,B,..."),
         ("--dataset shop --optuna 2 --set dim=9..8", 2, "expected dim=LOW..HIGH, found 9..8"),
+        ("--dataset shop --optuna 2 --set dim=1..1e999", 2, "expected dim=LOW..HIGH, found 1.."),
         ("--dataset shop --optuna 2 --set dim=0..8:log", 2, "expected dim=LOW..HIGH above 0"),
         ("--dataset shop --optuna 2 --set dim=0..8", 2, "dim=0: dim: expected at least 1"),
         ("--dataset shop --optuna 2 --model blin,blin-d", 2, "--optuna chooses the settings of"),

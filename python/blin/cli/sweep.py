@@ -177,7 +177,7 @@ def _search(
     from blin.experiments.search import Search
 
     results = Results()
-    schedule = Search(
+    with Search(
         trainings.directory(dataset, name),
         dataset,
         model=model,
@@ -186,8 +186,8 @@ def _search(
         seeds=seeds,
         points=num_points,
         results=results,
-    )
-    trainings.train(schedule, results, dataset, total=num_points * len(seeds), name=name)
+    ) as schedule:
+        trainings.train(schedule, results, dataset, total=num_points * len(seeds), name=name)
     return results
 
 
