@@ -72,6 +72,25 @@ def test_counted_models_and_grid_files(blin: Blin) -> None:
     assert told["points"][0]["runs"][0]["epochs"] == 0
 
 
+def test_odd_names_of_files_and_runs_are_those_of_no_other_place(
+    blin: Blin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(side_by_side, "_WORKER", "import sys; sys.exit(3)")
+    names = ("../../up", "n" * 400, "n" * 401, "a b", "")
+    runs = "".join(f'[runs."{name}"]\nneighbours = {n + 1}\n' for n, name in enumerate(names))
+    before = sorted(Path("runs/shop").iterdir())
+    for file in ("...toml", "-x.toml", "a b.toml"):
+        Path(file).write_text(f'dataset = "shop"\nmodel = "item-knn"\n{runs}')
+        result = blin("sweep", "--grid", f"./{file}", "--device", "cpu", "--json")
+        assert result.exit_code == 1, result.stderr
+        failed = json.loads(result.stdout)["failed"]
+        assert [each["trial"] for each in failed] == list(names)
+        assert all("its process ended with code 3" in each["reason"] for each in failed)
+    assert sorted(Path("runs/shop").iterdir()) == [*before, Path("runs/shop/sweeps")]
+    found = sorted(path.name for path in Path("runs/shop/sweeps").iterdir())
+    assert found == ["_.", "_x", "a_b"]
+
+
 def test_the_values_of_a_setting() -> None:
     found = several_values(
         [
@@ -117,6 +136,7 @@ def test_what_no_value_can_be_read_from_is_text(text: str) -> None:
         ("--grid nowhere.toml", 2, "nowhere.toml: expected a TOML file of runs: No such file"),
         ("--grid g.toml --set dim=8", 2, "--grid names models and settings: leave out"),
         ("--dataset nowhere", 3, 'no dataset "nowhere"'),
+        ("--dataset .", 3, 'no dataset "."'),
     ],
 )
 def test_what_cannot_be_swept_is_one_line(

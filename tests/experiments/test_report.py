@@ -158,6 +158,11 @@ def test_finished_runs_are_those_with_a_test(tmp_path):
         ("history.jsonl", "{", "expected a line of JSON for each epoch"),
         ("history.jsonl", '{"epoch": 1}', "expected a line of JSON for each epoch"),
         ("history.jsonl", "[]", "expected a line of JSON for each epoch"),
+        (
+            "history.jsonl",
+            '{"epoch": 1, "losses": {}, "valid": {}, "seconds": 1e400}',
+            "seconds is inf",
+        ),
         ("eval/test.json", "[1]", "expected an object"),
         ("eval/test.json", '{"metrics": {}}', "expected metrics and their protocol"),
         (

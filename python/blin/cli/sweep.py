@@ -133,7 +133,8 @@ def sweep(
     if grid_file is not None:
         override = {} if epochs is None else {"epochs": epochs}
         read = read_grid(grid_file, override=override, seeds=seeds or None)
-        points, name = read.points, name or grid_file.stem
+        # A file may be called what no directory should be, such as "...toml".
+        points, name = read.points, name or re.sub(r"[^\w=,.-]|^[.-]", "_", grid_file.stem)
         dataset = dataset or read.dataset
         if dataset is None:
             raise click.UsageError(f"give --dataset NAME: {grid_file} names none")

@@ -16,7 +16,7 @@ from blin.evaluation.evaluator import evaluate
 from blin.evaluation.per_user import SUFFIX, PerUser, read_per_user
 from blin.evaluation.protocol import evaluation_name, metric_suffix
 from blin.evaluation.significance import Comparison, clearly_best, compare, values_of
-from blin.experiments.outcomes import Outcome, complete_settings, outcome_of
+from blin.experiments.outcomes import Outcome, complete_settings, outcome_of, runs_of
 from blin.experiments.points import Point, key_of, text_of
 from blin.experiments.results import Row
 from blin.models import MODELS
@@ -92,12 +92,13 @@ def finished_rows(runs_dir: Path, name: str) -> tuple[list[Row], int]:
 
     Raises:
         CheckpointError: There is none.
+        ConfigError: That is no name of a dataset.
     """
     found: list[tuple[str, str, dict[str, object], Outcome]] = []
-    for file in sorted((runs_dir / name).glob("[!.]*/config.toml")):
+    for run in runs_of(runs_dir, name):
         try:
-            config = read_run_config(file.parent)
-            outcome = outcome_of(file.parent)
+            config = read_run_config(run)
+            outcome = outcome_of(run)
             if outcome is not None:
                 settings = complete_settings(config)
                 found.append((config["fingerprint"], config["model"], settings, outcome))

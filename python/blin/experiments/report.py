@@ -19,6 +19,7 @@ from blin.checkpoint import WEIGHTS_FILE, count_parameters, open_run_dataset, re
 from blin.errors import BlinError, CheckpointError, reason_of
 from blin.evaluation.per_user import SUFFIX, PerUser, read_per_user
 from blin.evaluation.significance import clearly_best
+from blin.experiments.outcomes import runs_of
 from blin.experiments.points import text_of
 from blin.files import parse_json, read_bounded
 from blin.models import MODELS
@@ -248,12 +249,13 @@ def finished_runs(runs_dir: Path, dataset: str) -> list[Path]:
 
     Raises:
         CheckpointError: There is none.
+        ConfigError: That is no name of a dataset.
     """
-    found = sorted(
-        file.parent.resolve()
-        for file in (runs_dir / dataset).glob("[!.]*/config.toml")
-        if any((file.parent / "eval").glob("test*.json"))
-    )
+    found = [
+        run.resolve()
+        for run in runs_of(runs_dir, dataset)
+        if any((run / "eval").glob("test*.json"))
+    ]
     if not found:
         raise CheckpointError(
             f"{runs_dir / dataset}: expected finished runs, found none: train a model with "
@@ -454,7 +456,7 @@ def _read_history(file: Path) -> tuple[Epoch, ...]:
                 int(record["epoch"]),
                 _numbers(record["losses"]),
                 _numbers(record["valid"]),
-                float(record["seconds"]),
+                _numbers({"seconds": record["seconds"]})["seconds"],
             )
             for record in records
         )
