@@ -300,17 +300,26 @@ def load_run(path: Path, *, device: torch.device | str = "cpu") -> Run:
 
 
 def resolve_device(device: torch.device | str) -> torch.device:
-    """Returns a device: ``auto`` is the first GPU if there is one, otherwise the CPU."""
+    """Returns a device: ``auto`` is the first GPU if there is one, otherwise the CPU.
+
+    Raises:
+        ConfigError: There is no such device, or it is neither a CPU nor a GPU of CUDA.
+    """
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         found = torch.device(device)
-    except RuntimeError as cause:
-        raise ConfigError(
-            f"device: expected auto, cpu, cuda or cuda:N, found {str(device)!r}"
-        ) from cause
-    if found.type == "cuda" and not torch.cuda.is_available():
-        raise ConfigError(f"device: expected auto or cpu, found {device} and no usable GPU")
+    except RuntimeError:
+        found = None
+    if found is None or found.type not in ("cpu", "cuda"):
+        raise ConfigError(f"device: expected auto, cpu, cuda or cuda:N, found {str(device)!r}")
+    if found.type == "cuda":
+        if not torch.cuda.is_available():
+            raise ConfigError(f"device: expected auto or cpu, found {device} and no usable GPU")
+        if (found.index or 0) >= torch.cuda.device_count():
+            raise ConfigError(
+                f"device: expected cuda:N below {torch.cuda.device_count()}, found {device}"
+            )
     return found
 
 

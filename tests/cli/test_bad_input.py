@@ -60,6 +60,7 @@ def test_a_bad_log(blin: Blin, name: str, message: str) -> None:
         ),
         ("train --dataset shop --config beuty", 2, 'no such file; did you mean "beauty"?'),
         ("train --dataset shop --device gpu", 2, "device: expected auto, cpu, cuda or cuda:N"),
+        ("train --dataset shop --device meta", 2, "device: expected auto, cpu, cuda or cuda:N"),
         ("train --resume data", 4, "data: expected a run directory with a config.toml"),
         ("train --resume latest --seed 1", 2, "seed: a resumed run keeps its settings"),
         ("evaluate --run data", 4, "data: expected a run directory with a config.toml"),

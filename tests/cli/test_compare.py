@@ -34,8 +34,9 @@ def test_two_runs_are_compared_user_by_user(blin: Blin) -> None:
     stored = json.loads((Path(first) / "eval" / "test.json").read_text())
     assert abs(stored["metrics"]["HR@10"] - before) < 1e-12
 
-    shown = blin("compare", first, second, "--resamples", 199, "--metric", "MRR")
-    assert shown.exit_code == 0
+    twice = ("--metric", "MRR", "--metric", "MRR")
+    shown = blin("compare", first, second, "--resamples", 199, *twice)
+    assert shown.exit_code == 0 and shown.stdout.count("MRR") == 2
     assert "B - A" in shown.stdout
     assert "p (Holm)" in shown.stdout
 
@@ -129,6 +130,20 @@ def test_all_runs_of_a_dataset_are_compared(blin: Blin) -> None:
     assert [line.split("|")[1].strip() for line in lines if line.startswith("|")] == [
         *("row", "---", "blin", "markov"),
     ]
+
+
+def test_nothing_is_shown_of_what_cannot_be_finished(blin: Blin) -> None:
+    result = blin("compare", "--dataset", "shop", "--negatives", 10**6, "--device", "cpu")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "negatives: expected" in result.stderr
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "../shop", "shop/", "/"])
+@pytest.mark.parametrize("command", ["compare", "report"])
+def test_a_way_to_a_directory_is_no_name_of_a_dataset(blin: Blin, command: str, name: str) -> None:
+    result = blin(command, "--dataset", name)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert f'dataset: expected the name of a dataset, found "{name}"' in result.stderr
 
 
 def test_options_of_one_form_are_refused_in_the_other(blin: Blin) -> None:

@@ -42,6 +42,7 @@ class OutOfMemoryError(RuntimeError):
         (OSError("odd"), 1, "error: odd"),
         (MemoryError(), 1, "error: out of memory"),
         (OutOfMemoryError("CUDA"), 1, "error: out of memory on the device"),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: no"), 1, "error: out of memory\n"),
         (KeyboardInterrupt(), 130, "interrupted"),
         (KeyboardInterrupt("interrupted; go on with x"), 130, "interrupted; go on with x"),
         (Terminated("terminated"), 143, "terminated"),

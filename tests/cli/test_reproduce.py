@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -58,6 +57,25 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("few")
+def test_where_somebody_has_had_every_item_nothing_is_ranked_among_negatives(
+    blin: Blin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = ["user,item", *(f"u{n // 4},i{n % (4 if n < 40 else 3)}" for n in range(80))]
+    Path("all.csv").write_text("\n".join(rows) + "\n")
+    assert blin("preprocess", "all.csv", "--min-interactions", 1).exit_code == 0
+    dataset = load_dataset("all", data_dir=Path("data"))
+    assert reproduction.most_negatives(dataset) == 0
+    (markov, *_) = plan(lambda model: {}, seeds=[0], quick=True).points
+    train_points([markov], dataset, Path("runs"))
+    monkeypatch.setattr(side_by_side, "_WORKER", "import sys; sys.exit(3)")
+    result = blin("reproduce", "--dataset", "all", "--quick", "--device", "cpu", "--json")
+    assert result.exit_code == 1 and "somebody has had every item" in result.stderr
+    told = json.loads(result.stdout)
+    assert [each["protocol"]["ranking"] for each in told["protocols"]] == ["full"]
+    assert all(each["ours"] == {} for each in told["paper"])
+
+
+@pytest.mark.usefixtures("few")
 def test_a_forecast_then_all_tables(blin: Blin, monkeypatch: pytest.MonkeyPatch) -> None:
     dataset = load_dataset("shop", data_dir=Path("data"))
     planned = plan(lambda model: {}, seeds=[0], quick=True)
@@ -90,9 +108,9 @@ def test_a_forecast_then_all_tables(blin: Blin, monkeypatch: pytest.MonkeyPatch)
     assert result.exit_code == 1, result.stderr
     told = json.loads(result.stdout)
     assert [each["trial"] for each in told["failed"]] == ["blin-d, seed 0"]
-    longest = max(b - a for a, b in pairwise(dataset.offsets.tolist()))
+    had = max(len(set(dataset.sequence(user).tolist())) for user in range(dataset.num_users))
     assert [each["protocol"]["ranking"] for each in told["protocols"]] == [
-        *("full", f"uniform-{dataset.num_items - longest}"),
+        *("full", f"uniform-{dataset.num_items - had}"),
     ]
     for each in told["protocols"]:
         assert [row["row"] for row in each["rows"]] == ["markov", "sasrec", "blin"]

@@ -147,6 +147,11 @@ def test_datasets_are_told_apart_by_their_sequences(tmp_path):
         ("history.jsonl", "{", "expected a line of JSON for each epoch"),
         ("history.jsonl", '{"epoch": 1}', "expected a line of JSON for each epoch"),
         ("history.jsonl", "[]", "expected a line of JSON for each epoch"),
+        (
+            "history.jsonl",
+            '{"epoch": 1, "losses": {}, "valid": {}, "seconds": 1e400}',
+            "seconds is inf",
+        ),
         ("eval/test.json", "[1]", "expected an object"),
         ("eval/test.json", '{"metrics": {}}', "expected metrics and their protocol"),
         (

@@ -106,6 +106,7 @@ def compare(
     if last is not None and evaluation is not None:
         raise click.UsageError("give either --last or --evaluation")
     evaluation = evaluation or "test"
+    metrics = tuple(dict.fromkeys(metrics))
     if dataset is not None:
         from blin.cli.comparison_table import compare_all
 

@@ -12,7 +12,7 @@ import click
 
 from blin.cli import options
 from blin.cli.ablate import compared
-from blin.cli.comparison_table import show_rows
+from blin.cli.comparison_table import rank_rows, show_rows
 from blin.cli.config_file import ConfigFile, built_in_configs
 from blin.cli.lookup import open_dataset
 from blin.cli.output import Output, duration_of
@@ -147,28 +147,32 @@ def _show(
 ) -> dict[str, object]:
     """Prints all tables and returns them."""
     from blin.experiments.published import NEGATIVES
+    from blin.experiments.reproduction import most_negatives
 
     output, device = trainings.output, trainings.device
     table, ablated, swept = (
         results.part(points) for points in (planned.table, planned.ablation, planned.sweep)
     )
-    # Nobody's negatives are among what they have had; a small catalogue has fewer to draw.
-    longest = int((dataset.offsets[1:] - dataset.offsets[:-1]).max())
-    negatives = max(1, min(NEGATIVES, dataset.num_items - longest))
+    negatives = min(NEGATIVES, most_negatives(dataset))
+    if negatives == 0:
+        output.warn("somebody has had every item: there are no negatives to rank among")
     protocols = [
         show_rows(
-            table.rows,
-            negatives=each,
+            rank_rows(
+                table.rows,
+                negatives=each,
+                device=device,
+                data_dir=dataset.path.parent,
+                output=output,
+            ),
             metrics=_METRICS,
             confidence=confidence,
             resamples=resamples,
             seed=0,
-            device=device,
-            data_dir=dataset.path.parent,
             show_markdown=False,
             output=output,
         )
-        for each in (None, negatives)
+        for each in ((None, negatives) if negatives else (None,))
         if table.rows
     ]
     trainings.show(ablated, dataset, title="ablation (Table 3)", name=name)
@@ -195,7 +199,11 @@ def _beside_the_paper(
     from blin.experiments.comparison import rank
     from blin.experiments.published import METRICS, PUBLISHED, TABLE_2, Figures
 
-    ranked = rank(rows, data_dir=dataset.path.parent, negatives=negatives, device=device)
+    ranked = (
+        rank(rows, data_dir=dataset.path.parent, negatives=negatives, device=device)
+        if negatives
+        else []
+    )
     ours = {
         each.name: {metric: each.interval(metric, 0.95).mean for metric in METRICS}
         for each in ranked

@@ -121,7 +121,8 @@ def sweep(
     if grid_file is not None:
         override = {} if epochs is None else {"epochs": epochs}
         read = read_grid(grid_file, override=override, seeds=seeds or None)
-        points, name = read.points, name or grid_file.stem
+        # A file may be called what no directory should be, such as "...toml".
+        points, name = read.points, name or re.sub(r"[^\w=,.-]|^[.-]", "_", grid_file.stem)
         dataset = dataset or read.dataset
         if dataset is None:
             raise click.UsageError(f"give --dataset NAME: {grid_file} names none")
@@ -174,7 +175,7 @@ def _search(
     from blin.experiments.search import Search
 
     results = Results()
-    schedule = Search(
+    with Search(
         trainings.directory(dataset, name),
         dataset,
         model=model,
@@ -183,8 +184,8 @@ def _search(
         seeds=seeds,
         points=num_points,
         results=results,
-    )
-    trainings.train(schedule, results, dataset, total=num_points * len(seeds), name=name)
+    ) as schedule:
+        trainings.train(schedule, results, dataset, total=num_points * len(seeds), name=name)
     return results
 
 

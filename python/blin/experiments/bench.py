@@ -49,6 +49,9 @@ _HELD_OUT = 3
 """Items of a history that fill no position: the first has nothing to be predicted from, two are
 held out."""
 
+_LONGEST = 1_000_000
+"""Seconds that a case may take at most: what no system waits for is no limit."""
+
 _TAIL = 300
 """Characters of what a process that failed said last."""
 
@@ -318,6 +321,11 @@ def _check(models: Sequence[str], lengths: Sequence[int], work: Work) -> None:
     for name in ("users", "items", "batch_size", "steps"):
         if getattr(work, name) < 1:
             raise ConfigError(f"{name}: expected at least 1, found {getattr(work, name)}")
+    if not 0 < work.limit <= _LONGEST:
+        raise ConfigError(f"limit: expected 0 to {_LONGEST:,} seconds, found {work.limit}")
+    for name, option in (("max_len", "lengths"), ("batch_size", "batch_size"), ("seed", "seed")):
+        if name in (work.settings or {}):
+            raise ConfigError(f"{name}: it is no setting of a bench: {option} says what it is")
     if not models or not lengths or lengths[0] < 1:
         raise ConfigError("expected models, and lengths of at least 1")
     resolve_device(work.device)

@@ -91,6 +91,7 @@ def finished_rows(runs_dir: Path, name: str) -> tuple[list[Row], int]:
 
     Raises:
         CheckpointError: There is none.
+        ConfigError: That is no name of a dataset.
     """
     found = finished_runs(runs_dir, name)
     newest = found[-1][0].fingerprint

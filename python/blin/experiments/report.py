@@ -449,7 +449,7 @@ def _read_history(file: Path) -> tuple[Epoch, ...]:
                 int(record["epoch"]),
                 _numbers(record["losses"]),
                 _numbers(record["valid"]),
-                float(record["seconds"]),
+                _numbers({"seconds": record["seconds"]})["seconds"],
             )
             for record in records
         )

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from blin.data.dataset import Dataset
 from blin.errors import BlinError
 from blin.experiments.ablation import ablation
@@ -73,6 +75,14 @@ def plan(settings_of: Settings, *, seeds: Sequence[int], quick: bool) -> Plan:
         ablation=ablation(settings("blin"), seeds),
         sweep=[Point(f"blin {p.name}", p.model, p.settings, p.seeds) for p in swept],
     )
+
+
+def most_negatives(dataset: Dataset) -> int:
+    """Returns how many negatives can be drawn for every user: nobody's are what they have had."""
+    users = np.repeat(np.arange(dataset.num_users), np.diff(dataset.offsets))
+    pairs = np.unique(users * (dataset.num_items + 1) + dataset.items.astype(np.int64))
+    had = np.bincount(pairs // (dataset.num_items + 1))
+    return dataset.num_items - int(had.max())
 
 
 @dataclass(frozen=True)
