@@ -304,7 +304,7 @@ def test_negatives_of_steps_are_those_of_the_description(
 def test_a_step_with_nothing_left_to_draw_is_refused(counts: list[int], outside: bool) -> None:
     sampler = NegativeSampler(3, counts=np.array(counts))
     negatives, log_q = np.empty((1, 4), dtype=np.int64), np.empty((1, 4), dtype=np.float32)
-    with pytest.raises(ConfigError, match="negatives: expected an item to draw for user 0"):
+    with pytest.raises(ConfigError, match="negatives: expected .* to draw .*that is not rare"):
         batcher_of([[1, 2]], n=5).fill_negatives(
             sampler, np.zeros(1, np.uint32), 0, 1, outside, 0, negatives, log_q
         )
@@ -355,7 +355,7 @@ def test_too_many_ranking_negatives_are_refused(counts: list[int] | None, left: 
     drawn = np.empty((2, left), dtype=np.int64)
     sampler.fill_outside_history(items[:4], starts[:1], ends[:1], users[:1], 1, drawn[:1])
     assert len(set(drawn[0].tolist()) - {1, 2, 3}) == left
-    with pytest.raises(ConfigError, match=f"at most {left}, the items left to draw for user 0"):
+    with pytest.raises(ConfigError, match=f"at most {left}, the items left to draw for"):
         sampler.fill_outside_history(
             items, starts, ends, users, 1, np.empty((2, left + 1), dtype=np.int64)
         )
