@@ -87,9 +87,8 @@ def scoring_seconds(trained: TrainedModel, dataset: Dataset) -> float:
 def size_of(trained: TrainedModel) -> tuple[int, int]:
     """Returns the numbers that a model learned, and its bytes."""
     parameters = sum(parameter.numel() for parameter in trained.module.parameters())
-    return parameters, sum(
-        x.numel() * x.element_size() for x in trained.module.state_dict().values()
-    )
+    weights = trained.module.state_dict().values()
+    return parameters, sum(weight.numel() * weight.element_size() for weight in weights)
 
 
 def main() -> None:

@@ -20,6 +20,7 @@ from blin.data.dataset import Dataset
 from blin.data.loader import history_batch
 from blin.data.prepare import preprocess
 from blin.errors import CheckpointError, ConfigError
+from blin.estimator import Recommender
 from blin.evaluation.evaluator import evaluate
 from blin.models.distillation import DistillationConfig, features_of
 from blin.tensors import read_header
@@ -359,15 +360,11 @@ def test_a_state_of_another_distillation_is_refused(
 def test_other_students_learn_too(
     small_dataset: Dataset, teacher: Path, tmp_path: Path, model: str
 ) -> None:
-    known = {
-        key: value for key, value in STUDENT.items() if key != "num_heads" or model != "gru4rec"
-    }
-    result = trainer.train(
-        small_dataset,
-        model=model,
-        settings={**known, "epochs": 1},
-        runs_dir=tmp_path,
-        distillation=Distillation.of(teacher, small_dataset, DistillationConfig()),
-        **HERE,
+    how = Distillation.of(teacher, small_dataset, DistillationConfig())
+    settings: dict[str, Any] = {**SMALL, "epochs": 1}
+    learned = Recommender(model, **settings, **HERE).fit(
+        small_dataset, runs_dir=tmp_path, distillation=how
     )
-    assert load_run(result.run, device="cpu").model.name == model
+    assert learned.result is not None and learned.trained.name == model
+    (line,) = (learned.result.run / "history.jsonl").read_text().splitlines()
+    assert list(json.loads(line)["losses"]) == ["sequence", "distill", "detector"]
