@@ -658,6 +658,29 @@ def test_targets_are_training_items_only(small_dataset: Dataset) -> None:
         assert last == small_dataset.sequence(user)[held_out - 1]
 
 
+@pytest.mark.parametrize("loss_positions", ["all", "last"])
+def test_places_are_those_of_the_newest_inputs(small_dataset: Dataset, loss_positions: str) -> None:
+    wanted = replace(spec(), places=True, loss_positions=loss_positions)
+    loader = TrainingLoader(small_dataset, wanted, RANDOM, batch_size=30, seed=1)
+    starts, ends = small_dataset.training_ranges()
+    for batch in loader.epoch(0):
+        assert batch.step_places is not None
+        view = batch.views[0]
+        users = batch.users[batch.step_users].numpy()
+        places = batch.step_places.numpy()
+        assert ((starts[users] <= places) & (places < ends[users] - 1)).all()
+        here = view.steps >= 0
+        own = places[view.steps[here].numpy()]
+        assert (small_dataset.items[own] == view.items[here].numpy()).all()
+        assert (small_dataset.items[own + 1] == view.targets[here].numpy()).all()
+        if loss_positions == "all":
+            ahead = ends[users] - places
+            same = users[1:] == users[:-1]
+            assert (ahead[1:][same] == ahead[:-1][same] - 1).all() and (
+                ahead[:-1][~same] == 2
+            ).all()
+
+
 def test_an_empty_history_is_an_empty_row() -> None:
     nothing = np.zeros(1, dtype=np.int64)
     batch = history_batch(np.empty(0, dtype=np.uint32), nothing, nothing, spec())
