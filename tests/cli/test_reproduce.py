@@ -39,6 +39,18 @@ def test_all_models_of_the_paper_that_there_are_and_all_its_tables() -> None:
     assert {point.settings.get("epochs") for point in quick.points} == {None, 2}
 
 
+def test_an_ablation_takes_something_away_where_the_settings_lack_it_already() -> None:
+    planned = plan(lambda model: settings_for("ml-1m", model), seeds=[0], quick=False)
+    assert planned.restored == {"kl_weight": 2.0}
+    names = [point.name for point in planned.ablation]
+    assert names == [f"{name} kl_weight=2.0" for name in ABLATIONS]
+    assert [point.settings.get("kl_weight") for point in planned.ablation] == [None] * 4 + [0.0]
+    blin = next(point for point in planned.table if point.name == "blin")
+    assert blin.settings["kl_weight"] == 0.0
+    assert len(planned.points) == len(planned.table) + 5 + 5
+    assert plan(lambda model: settings_for("beauty", model), seeds=[0], quick=True).restored == {}
+
+
 def test_the_settings_of_a_model_for_a_dataset() -> None:
     assert settings_for("beauty", "blin") == settings_for("beauty", "blin-d")
     assert settings_for("nowhere", "blin") == {}

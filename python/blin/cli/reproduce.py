@@ -74,12 +74,18 @@ def reproduce(
     for point, reason in refused.items():
         output.warn(f"{point} is left out: {reason}")
     _show_forecast(forecasts, trainings.jobs, output)
+    for setting, value in planned.restored.items():
+        output.note(
+            f"The ablation has {setting} = {value}, Blin's default: the settings of {opened.name} "
+            "lack already what one of its rows takes away."
+        )
     if dry_run:
         total = {end: sum(getattr(each, end) for each in forecasts) for end in ("fewest", "most")}
         output.result(
             {
                 "points": [asdict(each) for each in forecasts],
                 "left_out": refused,
+                "restored": dict(planned.restored),
                 "seconds": {end: seconds / trainings.jobs for end, seconds in total.items()},
             }
         )

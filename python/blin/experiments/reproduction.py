@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
 from blin.data.dataset import Dataset
 from blin.errors import BlinError
-from blin.experiments.ablation import ablation
+from blin.experiments.ablation import ablation, whole
 from blin.experiments.outcomes import KnownRuns, epochs_of
-from blin.experiments.points import Point, grid, key_of
+from blin.experiments.points import Point, grid, key_of, text_of
 from blin.experiments.published import TABLE_2
 from blin.models import BASELINES, MODELS
 from blin.training.forecast import forecast
+from blin.training.trainer import all_settings
 
 WEIGHTS = (0.1, 0.5, 1, 2, 3)
 """The weights of the agreement in the paper's Figure 5."""
@@ -36,11 +37,14 @@ class Plan:
         table: the models of Table 2 that there are, and the baselines.
         ablation: Table 3.
         sweep: the weights of Figure 5.
+        restored: settings that the ablation has by default, where those of the dataset lack what
+            a row of it takes away.
     """
 
     table: Sequence[Point]
     ablation: Sequence[Point]
     sweep: Sequence[Point]
+    restored: Mapping[str, object] = field(default_factory=dict)
 
     @property
     def points(self) -> list[Point]:
@@ -50,8 +54,11 @@ class Plan:
 
     def without(self, names: Mapping[str, str]) -> Plan:
         """Returns it without some points."""
-        parts = (self.table, self.ablation, self.sweep)
-        return Plan(*([p for p in part if p.name not in names] for part in parts))
+        table, ablation, sweep = (
+            [point for point in part if point.name not in names]
+            for part in (self.table, self.ablation, self.sweep)
+        )
+        return replace(self, table=table, ablation=ablation, sweep=sweep)
 
 
 def plan(settings_of: Settings, *, seeds: Sequence[int], quick: bool) -> Plan:
@@ -70,10 +77,14 @@ def plan(settings_of: Settings, *, seeds: Sequence[int], quick: bool) -> Plan:
     models = [name for name in (*BASELINES, *TABLE_2) if name in MODELS]
     weights = {"kl_weight": QUICK_WEIGHTS if quick else WEIGHTS}
     swept = grid(["blin"], settings("blin"), weights, seeds=seeds)
+    base, gone = whole(settings("blin"))
+    restored = {name: all_settings("blin", base)[name] for name in gone}
+    told = "".join(f" {name}={text_of(value)}" for name, value in restored.items())
     return Plan(
         table=[Point(name, name, settings(name), tuple(seeds)) for name in models],
-        ablation=ablation(settings("blin"), seeds),
+        ablation=[replace(p, name=f"{p.name}{told}") for p in ablation(base, seeds)],
         sweep=[Point(f"blin {p.name}", p.model, p.settings, p.seeds) for p in swept],
+        restored=restored,
     )
 
 
