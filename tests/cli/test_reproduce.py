@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from blin.cli.config_file import built_in_configs
-from blin.cli.reproduce import settings_for
+from blin.cli.reproduce import BUDGET, config_for, settings_for
 from blin.data.dataset import load_dataset
 from blin.errors import ConfigError
 from blin.experiments import published, reproduction, side_by_side
@@ -16,6 +16,8 @@ from blin.experiments.ablation import ABLATIONS
 from blin.experiments.points import Point
 from blin.experiments.reproduction import forecast_points, plan
 from blin.models import BASELINES, MODELS
+from blin.models.blin import BlinModel
+from blin.training.trainer import all_settings, check_settings
 from cli.conftest import Blin
 from trained import train_points
 
@@ -58,6 +60,35 @@ def test_the_settings_of_a_model_for_a_dataset() -> None:
         dataset, _, model = name.partition("-")
         if model in MODELS:
             assert settings_for(dataset, model)
+            assert config_for(dataset, model) == name
+
+
+@pytest.mark.parametrize("dataset", ["beauty", "sports", "yelp", "ml-1m"])
+def test_all_models_have_the_same_budget(dataset: str) -> None:
+    budgets = set()
+    for model in published.TABLE_2:
+        settings = settings_for(dataset, model)
+        check_settings(model, settings)
+        budgets.add(tuple(settings.get(name) for name in BUDGET))
+    assert len(budgets) == 1
+    assert settings_for(dataset, "markov") == {}
+    assert config_for(dataset, "markov") is None
+
+
+def test_every_learned_model_has_settings_for_beauty_with_one_footing() -> None:
+    blin = settings_for("beauty", "blin")
+    presets = [name for name, model in MODELS.items() if model.module is BlinModel]
+    for model in MODELS.keys() - set(BASELINES) - set(presets):
+        settings = settings_for("beauty", model)
+        assert config_for("beauty", model) == f"beauty-{model}"
+        assert {name: settings.get(name) for name in BUDGET} == {
+            name: blin.get(name) for name in BUDGET
+        }
+        # eSASRec and MStein have losses of their own.
+        if model not in ("esasrec", "mstein"):
+            whole = all_settings(model, {**MODELS[model].defaults, **settings})
+            loss = [whole[name] for name in ("loss", "num_negatives", "negatives_per")]
+            assert (loss, whole["exclude_history"]) == (["softmax", 1024, "batch"], False), model
 
 
 @pytest.fixture
@@ -108,6 +139,8 @@ def test_a_forecast_then_all_tables(blin: Blin, monkeypatch: pytest.MonkeyPatch)
         *([(0, 1)] * 8),
         (0, 0),
     ]
+    assert {point["config"] for point in points.values()} == {None}
+    assert [point["epochs"] for point in points.values()] == [None, *([1] * 8)]
     assert points["markov"]["most"] == 0 < points["blin"]["fewest"] <= points["blin"]["most"]
     # An agreement of another weight costs the same, and is not measured again.
     assert points["blin kl_weight=0.5"]["most"] == points["blin"]["most"]

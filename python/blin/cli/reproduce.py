@@ -25,6 +25,12 @@ if TYPE_CHECKING:
 
 _METRICS = ("HR@10", "NDCG@10", "HR@20", "NDCG@20")
 
+BUDGET = (
+    *("epochs", "patience", "batch_size", "max_len"),
+    *("learning_rate", "warmup_epochs", "schedule"),
+)
+"""The settings that all models of a dataset share."""
+
 
 @click.command(cls=options.Command, short_help="Train and compare all that the paper compares.")
 @options.dataset
@@ -53,8 +59,9 @@ def reproduce(
     they can be.
 
     A model has the built-in settings DATASET-MODEL, Blin and its ablations those of DATASET, as far
-    as there are any, and otherwise its defaults. The same command goes on where it was stopped, and
-    no finished run is repeated.
+    as there are any; another model takes from DATASET what its budget is: epochs, batches, length
+    and learning rate. The same command goes on where it was stopped, and no finished run is
+    repeated.
     """
     from blin.experiments.reproduction import forecast_points, plan
 
@@ -73,7 +80,7 @@ def reproduce(
         )
     for point, reason in refused.items():
         output.warn(f"{point} is left out: {reason}")
-    _show_forecast(forecasts, trainings.jobs, output)
+    _show_forecast(opened.name, forecasts, trainings.jobs, output)
     for setting, value in planned.restored.items():
         output.note(
             f"The ablation has {setting} = {value}, Blin's default: the settings of {opened.name} "
@@ -83,7 +90,10 @@ def reproduce(
         total = {end: sum(getattr(each, end) for each in forecasts) for end in ("fewest", "most")}
         output.result(
             {
-                "points": [asdict(each) for each in forecasts],
+                "points": [
+                    {**asdict(each), "config": config_for(opened.name, each.model)}
+                    for each in forecasts
+                ],
                 "left_out": refused,
                 "restored": dict(planned.restored),
                 "seconds": {end: seconds / trainings.jobs for end, seconds in total.items()},
@@ -104,24 +114,43 @@ def reproduce(
 
 
 def settings_for(dataset: str, model: str) -> Mapping[str, object]:
-    """Returns the built-in settings of a model for a dataset; none where there are none."""
+    """Returns the built-in settings of a model for a dataset; none where there are none.
+
+    A model that has none of its own has the budget of those for Blin, so that all are trained as
+    long and as fast.
+    """
     from blin.experiments.ablation import ABLATIONS
 
-    names = [f"{dataset}-{model}", *([dataset] if model in ABLATIONS else [])]
-    for name in names:
-        if name in built_in_configs():
-            file = ConfigFile.read(name)
-            file.check(model)
-            return file.settings
-    return {}
+    name = config_for(dataset, model)
+    if name is None:
+        return {}
+    file = ConfigFile.read(name)
+    if name == dataset and model not in ABLATIONS:
+        return {key: value for key, value in file.settings.items() if key in BUDGET}
+    file.check(model)
+    return file.settings
 
 
-def _show_forecast(forecasts: Sequence[PointForecast], jobs: int, output: Output) -> None:
+def config_for(dataset: str, model: str) -> str | None:
+    """Returns the name of the built-in settings that a model takes its own from, if any."""
+    from blin.models import MODELS
+
+    known, own = built_in_configs(), f"{dataset}-{model}"
+    if own in known:
+        return own
+    return dataset if dataset in known and not MODELS[model].counted else None
+
+
+def _show_forecast(
+    dataset: str, forecasts: Sequence[PointForecast], jobs: int, output: Output
+) -> None:
     output.table(
-        ("point", "finished", "left", "at least", "at most"),
+        ("point", "settings of", "epochs", "finished", "left", "at least", "at most"),
         [
             (
                 each.point,
+                config_for(dataset, each.model) or "",
+                "" if each.epochs is None else each.epochs,
                 each.finished,
                 each.left,
                 duration_of(each.fewest) if each.most else "",

@@ -102,6 +102,8 @@ class PointForecast:
 
     Attributes:
         point: the name of the point.
+        model: what it trains.
+        epochs: the most of each training; None of a model that learns by counting.
         finished: trainings that are.
         left: trainings that are not.
         fewest: seconds of those, if the first epoch of each stays the best.
@@ -109,6 +111,8 @@ class PointForecast:
     """
 
     point: str
+    model: str
+    epochs: int | None
     finished: int
     left: int
     fewest: float
@@ -178,7 +182,18 @@ def forecast_points(
                     most += max(0.0, (1 - share) * measured[key][1])
         if point.name not in refused:
             seen |= {trial.key for trial, _ in left}
-            found.append(PointForecast(point.name, finished, len(left), fewest, most))
+            epochs = states[0][0].settings.get("epochs")
+            found.append(
+                PointForecast(
+                    point.name,
+                    point.model,
+                    None if epochs is None else int(str(epochs)),
+                    finished,
+                    len(left),
+                    fewest,
+                    most,
+                )
+            )
         if on_progress is not None:
             on_progress(done + 1, len(points))
     return found, refused
