@@ -8,11 +8,12 @@ import torch
 from torch import Tensor
 
 from blin.models.linrec import LinRecConfig
-from blin.nn.attention.linrec import EPSILON
 from reference.attention import visible
 from reference.sasrec import activated, layer_norm, linear
 
 Weights = Mapping[str, Tensor]
+
+EPSILON = 1e-6
 
 
 def elu(x: Tensor) -> Tensor:

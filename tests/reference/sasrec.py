@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -52,23 +52,26 @@ def attention(rows: Sequence[Tensor], weights: Weights, name: str, num_heads: in
 
 
 def block(
-    rows: Sequence[Tensor], weights: Weights, name: str, config: SASRecConfig
+    rows: Sequence[Tensor],
+    weights: Weights,
+    name: str,
+    attend: Callable[[Sequence[Tensor]], list[Tensor]],
+    *,
+    norm_first: bool,
+    activation: str,
 ) -> list[Tensor]:
-    """What comes out of a block, for the positions of one segment."""
+    """What comes out of a residual block around an attention."""
 
     def norm(x: Tensor, branch: str) -> Tensor:
         return layer_norm(x, weights, f"{name}.{branch}_norm")
 
     def feed_forward(x: Tensor) -> Tensor:
         hidden = linear(x, weights, f"{name}.feed_forward.expand")
-        return linear(
-            activated(hidden, config.activation), weights, f"{name}.feed_forward.contract"
-        )
+        return linear(activated(hidden, activation), weights, f"{name}.feed_forward.contract")
 
-    entering = [norm(x, "attention") for x in rows] if config.norm_first else rows
-    attended = attention(entering, weights, f"{name}.attention", config.num_heads)
-    sums = [x + a for x, a in zip(rows, attended, strict=True)]
-    if config.norm_first:
+    entering = [norm(x, "attention") for x in rows] if norm_first else rows
+    sums = [x + a for x, a in zip(rows, attend(entering), strict=True)]
+    if norm_first:
         return [x + feed_forward(norm(x, "feed_forward")) for x in sums]
     normed = [norm(x, "attention") for x in sums]
     return [norm(x + feed_forward(x), "feed_forward") for x in normed]
@@ -85,7 +88,15 @@ def segment_states(
             x = x + weights["position_embedding.weight"][position]
         rows.append(layer_norm(x, weights, "embedding_norm"))
     for number in range(config.num_blocks):
-        rows = block(rows, weights, f"blocks.{number}", config)
+        name = f"blocks.{number}"
+        rows = block(
+            rows,
+            weights,
+            name,
+            lambda x, name=name: attention(x, weights, f"{name}.attention", config.num_heads),
+            norm_first=config.norm_first,
+            activation=config.activation,
+        )
     if config.norm_first:
         rows = [layer_norm(x, weights, "final_norm") for x in rows]
     return rows
