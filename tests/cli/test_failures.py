@@ -97,7 +97,7 @@ def test_wrong_usage_is_one_line_and_code_2(arguments: str, message: str) -> Non
 
 def python(code: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=False
     )
 
 
