@@ -161,6 +161,8 @@ def test_datasets_are_told_apart_by_their_sequences(tmp_path):
         ),
         ("eval/test.json", '{"protocol": {}, "metrics": {"MRR": []}}', "expected metrics"),
         ("environment.json", "", "expected JSON"),
+        ("environment.json", "[]", "expected JSON of a run, found: no object"),
+        ("environment.json", '{"resumed": [1]}', "found: resumed is no list of objects"),
     ],
 )
 def test_what_is_damaged_is_one_clear_line(tmp_path: Path, file: str, content: str, message: str):

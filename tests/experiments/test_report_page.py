@@ -145,6 +145,7 @@ def test_nothing_that_a_run_says_is_run(tmp_path):
     (path / "history.jsonl").write_text(history)
     environment = dict.fromkeys(("torch", "device", "platform", "started"), HOSTILE)
     environment |= {"command": ["x", HOSTILE, 7]}
+    environment |= {"resumed": [{**environment, "torch": 8, "epoch": HOSTILE, "step": HOSTILE}]}
     (path / "environment.json").write_text(json.dumps(environment))
     config = (path / "config.toml").read_text().replace('"shop"', json.dumps(HOSTILE))
     (path / "config.toml").write_text(config)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import platform
 import shutil
 import signal
 import subprocess
@@ -21,10 +22,14 @@ from blin.checkpoint import find_run, load_run, read_run_config
 from blin.data.dataset import Dataset
 from blin.errors import BlinError, CheckpointError, ConfigError
 from blin.evaluation.evaluator import evaluate
+from blin.experiments.report import gather
+from blin.experiments.report_page import page
 from blin.files import lock, remove_leftovers, replacing
 from blin.tensors import read_header
 from blin.training import trainer
+from blin.training.run_directory import read_sittings
 from blin.training.trainer import BEST_FILE, LOCK_FILE, STATE_FILE, Event, Started, Step, Validated
+from html_page import Page
 from small import SMALL
 
 Stop = Callable[[Event], None]
@@ -313,6 +318,33 @@ def test_what_may_be_deleted_is_not_missed(
     shutil.rmtree(run / gone) if gone == "eval" else (run / gone).unlink()
     assert trainer.resume(run, settings={"epochs": 4}, **HERE).epochs == 4
     assert (run / "eval" / "test.json").exists() and (run / "history.jsonl").exists()
+
+
+def test_every_sitting_is_written_down_and_shown(
+    small_dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        begin(small_dataset, tmp_path, stop=stop_at(1, 2))
+    run = find_run(tmp_path)
+    (first,) = read_sittings(run)
+    assert first["platform"] == platform.platform() and first["threads"] == 1
+    monkeypatch.setattr(platform, "platform", lambda: "Elsewhere-1")
+    monkeypatch.setattr(sys, "argv", ["blin", "train", "--resume", "latest"])
+    trainer.resume(run, settings={"epochs": 2}, **HERE)
+    trainer.resume(run, **HERE)  # finished: nothing is trained
+    trainer.resume(run, settings={"epochs": 3}, device="cpu", threads=2)
+    torch.set_num_threads(1)
+    sittings = read_sittings(run)
+    assert sittings[0] == first
+    assert [(each["epoch"], each["step"]) for each in sittings[1:]] == [(0, 2), (2, 0)]
+    assert [each["platform"] for each in sittings[1:]] == ["Elsewhere-1"] * 2
+    assert [each["threads"] for each in sittings] == [1, 1, 2]
+    shown = Page(page(gather([run], resamples=99))).text
+    for words in ("after epoch 0, step 2", "after epoch 2", "1, 2", "blin train --resume latest"):
+        assert words in shown
+    (run / "environment.json").write_text("[")
+    with pytest.raises(CheckpointError, match=r"environment.json: expected JSON of a run"):
+        trainer.resume(run, settings={"epochs": 4}, **HERE)
 
 
 def test_a_run_whose_state_was_deleted_still_has_its_model(

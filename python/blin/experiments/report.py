@@ -24,6 +24,7 @@ from blin.experiments.points import key_of, telling_settings, text_of
 from blin.files import parse_json, read_bounded
 from blin.models import MODELS
 from blin.training.distillation import told_of
+from blin.training.run_directory import read_sittings
 from blin.training.trainer import all_settings
 
 LEVEL = 0.05
@@ -82,7 +83,7 @@ class ReportedRun:
         letter: A, B, …: what it is called on the page.
         path: the directory.
         config: ``config.toml``.
-        environment: ``environment.json``; empty if it is not there.
+        sittings: what trained it, as :func:`read_sittings` returns them.
         history: its epochs.
         parameters: numbers that the model learned; None if it was not saved yet.
         evaluations: all that are kept in it.
@@ -91,7 +92,7 @@ class ReportedRun:
     letter: str
     path: Path
     config: dict[str, Any]
-    environment: dict[str, Any]
+    sittings: tuple[dict[str, Any], ...]
     history: tuple[Epoch, ...]
     parameters: int | None
     evaluations: tuple[Evaluated, ...]
@@ -116,6 +117,15 @@ class ReportedRun:
     def settings(self) -> dict[str, Any]:
         """All settings."""
         return self.config["settings"]  # type: ignore[no-any-return]
+
+    def trained_by(self, what: str) -> list[str]:
+        """Returns what of a kind, such as ``device``, trained it: one, or several that took turns.
+
+        Args:
+            what: an entry of a sitting.
+        """
+        known = self.config.get(what, "unknown")
+        return list(dict.fromkeys(str(sitting.get(what, known)) for sitting in self.sittings))
 
     @cached_property
     def telling_settings(self) -> dict[str, Any]:
@@ -308,13 +318,12 @@ def read_run(path: Path, letter: str) -> ReportedRun:
         CheckpointError: A file is damaged.
     """
     config = read_run_config(path)
-    environment_file = path / "environment.json"
     saved = (path / "model" / WEIGHTS_FILE).exists()
     return ReportedRun(
         letter=letter,
         path=path,
         config=config,
-        environment=_read_object(environment_file) if environment_file.exists() else {},
+        sittings=tuple(read_sittings(path)),
         history=_read_history(path / "history.jsonl"),
         parameters=count_parameters(path / "model") if saved else None,
         evaluations=tuple(

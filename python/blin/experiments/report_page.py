@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 Line = tuple[ReportedRun, list[float], list[float]]
 """A run with the x and the y of its points."""
 
+PASSPORT = ("blin", "torch", "numpy", "python", "device", "threads", "platform")
+"""What a sitting is trained by, so that its numbers may differ from those of another."""
+
 _DASHES = ("-", "--", "-.", ":")
 _METRICS = ("NDCG@10", "HR@10")
 _KINDS = {
@@ -303,8 +306,8 @@ def _cost(report: DatasetReport, prefix: str) -> str:
             f"{run.epochs or '–'}",
             _number(run.seconds_per_epoch, ",.1f"),
             _number(run.seconds, ",.1f"),
-            escape(str(run.environment.get("device", "unknown"))),
-            escape(str(run.config["threads"])),
+            escape(", ".join(run.trained_by("device"))),
+            escape(", ".join(run.trained_by("threads"))),
         )
         for run in report.runs
     ]
@@ -459,26 +462,32 @@ def _passports(report: DatasetReport) -> str:
             texts=frozenset(range(1, 1 + len(protocols))),
         ),
     ]
-    columns = ("blin", "torch", "numpy", "python", "device", "platform", "started")
+    columns = (*PASSPORT, "started")
     parts += [
         "<h3>What trained them</h3>",
         markup.table(
             ("run", *columns, "sequences"),
             [
                 (
-                    _name(run),
-                    *(escape(str(run.environment.get(name, "unknown"))) for name in columns),
+                    _name(run) + escape(since),
+                    *(escape(str(sitting.get(name, "unknown"))) for name in columns),
                     escape(str(run.config["fingerprint"])),
                 )
                 for run in report.runs
+                for since, sitting in _unlike_sittings(run)
             ],
-            caption="Versions, machine and sequences of each training.",
-            texts=frozenset({6}),
+            caption="Versions, machine and sequences of each training; where a run went on by "
+            "others, they have a row of their own.",
+            texts=frozenset({7}),
         ),
         "<h3>Commands</h3>",
         markup.table(
             ("run", "command"),
-            [(run.letter, f"<code>{escape(_command(run))}</code>") for run in report.runs],
+            [
+                (run.letter, f"<code>{escape(command)}</code>")
+                for run in report.runs
+                for command in dict.fromkeys(map(_command, run.sittings))
+            ],
             caption="What was typed, as far as it is known.",
             texts=frozenset({1}),
         ),
@@ -503,8 +512,22 @@ def _setting_table(report: DatasetReport) -> str:
     )
 
 
-def _command(run: ReportedRun) -> str:
-    command = run.environment.get("command")
+def _unlike_sittings(run: ReportedRun) -> list[tuple[str, dict[str, Any]]]:
+    """Returns the first sitting of a run, and those by another passport than the one before.
+
+    Each stands beside words that say when it began; there are none for the first.
+    """
+    found = [("", run.sittings[0])]
+    for sitting in run.sittings[1:]:
+        before = found[-1][1]
+        if any(sitting.get(name) != before.get(name) for name in PASSPORT):
+            epoch, step = sitting.get("epoch"), sitting.get("step")
+            found.append((f" after epoch {epoch}" + (f", step {step}" if step else ""), sitting))
+    return found
+
+
+def _command(sitting: Mapping[str, Any]) -> str:
+    command = sitting.get("command")
     if not isinstance(command, list) or not command:
         return "unknown"
     return " ".join(["blin", *map(str, command[1:])])

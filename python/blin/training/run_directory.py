@@ -18,11 +18,21 @@ import torch
 
 from blin.checkpoint import TrainedModel
 from blin.data.dataset import Dataset
-from blin.errors import BlinError
-from blin.files import remove_leftovers, replacing, sync, temporary_beside
+from blin.errors import BlinError, CheckpointError, reason_of
+from blin.files import (
+    parse_json,
+    read_bounded,
+    remove_leftovers,
+    replacing,
+    sync,
+    temporary_beside,
+)
 from blin.tensors import written_by
 
 T = TypeVar("T")
+
+_LIMIT = 16 << 20
+"""Bytes of ``environment.json``, enough for some 20,000 sittings."""
 
 
 def create_run(
@@ -69,11 +79,52 @@ def create_run(
             **(tables or {}),
         }
         write_config(new, config)
-        with replacing(new / "environment.json") as environment:
-            text = json.dumps(_environment(trained.device), indent=2) + "\n"
-            environment.write_text(text, encoding="utf-8")
+        _write_environment(new, _environment(trained.device))
         filled = fill(new)
         return _rename_to_free_name(new, parent, label), filled
+
+
+def read_sittings(run: Path) -> list[dict[str, Any]]:
+    """Returns what a run was trained by: where it was begun, and wherever it went on since.
+
+    A run whose ``environment.json`` is gone may have gone on all the same.
+
+    Returns:
+        The first sitting, empty if it is not known, and the later ones, each with the ``epoch`` and
+        the ``step`` in it that it went on after.
+
+    Raises:
+        CheckpointError: The file is damaged.
+    """
+    file = run / "environment.json"
+    if not file.exists():
+        return [{}]
+    try:
+        content = parse_json(read_bounded(file, limit=_LIMIT))
+        later = content.pop("resumed", [])
+        if not isinstance(later, list) or not all(isinstance(each, dict) for each in later):
+            raise ValueError("resumed is no list of objects")
+    except (AttributeError, OSError, TypeError, ValueError) as cause:
+        reason = reason_of(cause) if isinstance(cause, OSError | ValueError) else "no object"
+        raise CheckpointError(f"{file}: expected JSON of a run, found: {reason}") from cause
+    return [content, *later]
+
+
+def add_sitting(run: Path, device: torch.device, *, epoch: int, step: int) -> None:
+    """Writes down where and by what a run goes on, after so many epochs and steps of the next.
+
+    Raises:
+        CheckpointError: What is written down so far is damaged.
+    """
+    first, *later = read_sittings(run)
+    later.append({**_environment(device), "epoch": epoch, "step": step})
+    _write_environment(run, {**first, "resumed": later})
+
+
+def _write_environment(run: Path, environment: Mapping[str, object]) -> None:
+    with replacing(run / "environment.json") as temporary:
+        text = json.dumps(environment, indent=2) + "\n"
+        temporary.write_text(text, encoding="utf-8")
 
 
 def _environment(device: torch.device) -> dict[str, object]:

@@ -39,7 +39,12 @@ from blin.tensors import read_header
 from blin.training.config import TrainingConfig
 from blin.training.distillation import KNOWLEDGE_FILE, TABLE, Distillation
 from blin.training.interrupts import deferred_interrupts
-from blin.training.run_directory import create_run, point_latest, write_config
+from blin.training.run_directory import (
+    add_sitting,
+    create_run,
+    point_latest,
+    write_config,
+)
 from blin.training.state import Progress, State, load_state, open_state, save_state
 from blin.training.tensorboard import Curves, curves, require_tensorboard
 
@@ -501,6 +506,8 @@ class Trainer:
             self._check_best()
         if state is not None:
             self._write_history()
+        if not self._is_finished():
+            add_sitting(run, self.device, epoch=self.progress.epoch, step=self.progress.step)
 
     def _take_best(self) -> None:
         """Moves the weights of the best epoch to the model, now that the state knows of it.
