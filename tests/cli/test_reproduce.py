@@ -8,11 +8,14 @@ from pathlib import Path
 import pytest
 
 from blin.cli.config_file import built_in_configs
+from blin.cli.output import Output
+from blin.cli.paper_tables import show_counts
 from blin.cli.reproduce import BUDGET, config_for, settings_for
 from blin.data.dataset import load_dataset
 from blin.errors import ConfigError
-from blin.experiments import published, reproduction, side_by_side
+from blin.experiments import bench, published, reproduction, side_by_side
 from blin.experiments.ablation import ABLATIONS
+from blin.experiments.bench import Outcome, run_case
 from blin.experiments.points import Point
 from blin.experiments.reproduction import forecast_points, plan
 from blin.models import BASELINES, MODELS
@@ -97,6 +100,11 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reproduction, "TABLE_2", ("sasrec", "blin"))
     monkeypatch.setattr(reproduction, "BASELINES", ("markov",))
     monkeypatch.setattr(reproduction, "QUICK_EPOCHS", 1)
+    monkeypatch.setattr(reproduction, "QUICK_LENGTHS", (5,))
+    monkeypatch.setattr(bench, "COMPARED", ("blin",))
+    monkeypatch.setattr(
+        bench, "_run", lambda case, data, work: Outcome(case, run_case(case, data, work))
+    )
 
 
 @pytest.mark.usefixtures("few")
@@ -145,7 +153,8 @@ def test_a_forecast_then_all_tables(blin: Blin, monkeypatch: pytest.MonkeyPatch)
     # An agreement of another weight costs the same, and is not measured again.
     assert points["blin kl_weight=0.5"]["most"] == points["blin"]["most"]
     whole = sum(point["most"] for point in points.values())
-    assert told["seconds"]["most"] == pytest.approx(whole)
+    assert told["cases"] == 2
+    assert told["seconds"]["most"] == pytest.approx(whole + 2 * 120)
 
     train_points([p for p in planned.points[:-1] if p.name != "blin-d"], dataset, Path("runs"))
     monkeypatch.setattr(side_by_side, "_WORKER", "import sys; sys.exit(3)")
@@ -171,13 +180,44 @@ def test_a_forecast_then_all_tables(blin: Blin, monkeypatch: pytest.MonkeyPatch)
     ours = beside["blin"]["ours"]
     assert ours["NDCG@20"] == pytest.approx(list(row["metrics"].values())[3]["mean"])
     assert beside["gru4rec"] == {"model": "gru4rec", "paper": {}, "check": "", "ours": {}}
-    kept = json.loads(Path("runs/shop/sweeps/reproduce-quick/tables.json").read_text())
-    assert kept == told
+    assert told["counts"]["paper"] is None
+    assert told["counts"]["ours"]["interactions"] == dataset.num_interactions
+    assert [(case["attention"], case["length"]) for case in told["bench"]["cases"]] == [
+        *(("softmax", 5), ("linear", 5)),
+    ]
+    directory = Path("runs/shop/sweeps/reproduce-quick")
+    assert json.loads((directory / "tables.json").read_text()) == told
+    assert {file.name for file in directory.iterdir()} == {
+        *("sweep.json", "sweep.md", "tables.json", "bench.json"),
+        *("attention-cost.svg", "lambda.svg", "report.html"),
+    }
+    page = (directory / "report.html").read_text()
+    assert all(Path(row["runs"][0]).name in page for row in told["protocols"][0]["rows"])
 
+    # No case is measured twice.
+    monkeypatch.setattr(bench, "_run", None)
     shown = blin(*command)
-    for title in ("full ranking", "ablation (Table 3)", "(Figure 5)", "Table 2 beside ours"):
+    for title in (
+        *("Table 1 beside ours", "full ranking", "ablation (Table 3)", "(Figure 5)"),
+        *("Table 2 beside ours", "10 epochs of 8 histories"),
+    ):
         assert title in shown.stdout
     assert "The paper has no such dataset." in shown.stderr
+    told = json.loads(blin(*command, "--dry-run", "--no-bench", "--json").stdout)
+    assert (told["cases"], told["restored"]) == (0, {})
+
+
+def test_counts_stand_beside_the_papers(capsys: pytest.CaptureFixture[str]) -> None:
+    class Sports:
+        name, num_users, num_items, num_interactions = "sports", 35598, 18357, 296337
+
+    told = show_counts(Sports(), Output())  # type: ignore[arg-type]
+    assert told["check"] == "two digits of the users are swapped: the file has 35,598"
+    shown = capsys.readouterr()
+    lines = [line.split() for line in shown.out.splitlines()]
+    assert ["users", "35,958", "35,598"] in lines
+    assert ["sparsity", "99.95", "%"] in lines
+    assert shown.err.strip() == f"The paper's: {told['check']}."
 
 
 def test_what_is_finished_takes_no_time_and_what_cannot_be_trained_is_left_out(

@@ -120,6 +120,15 @@ class Cost:
     device: str
     threads: int
 
+    @classmethod
+    def of(cls, told: Mapping[str, Any]) -> Cost:
+        """Returns one that went through JSON."""
+        lists = {
+            "seconds": tuple(told["seconds"]),
+            "shapes": tuple(tuple(shape) for shape in told["shapes"]),
+        }
+        return cls(**{**told, **lists})
+
     @property
     def step(self) -> float:
         """The median of the seconds."""
@@ -145,6 +154,7 @@ def measure(
     lengths: Sequence[int] = LENGTHS,
     *,
     work: Work,
+    known: Sequence[Outcome] = (),
     on_outcome: Callable[[Outcome, int, int], None] | None = None,
 ) -> list[Outcome]:
     """Measures each model with both attentions at each length.
@@ -156,6 +166,7 @@ def measure(
         models: keys of ``MODELS`` whose blocks have an attention that can be exchanged.
         lengths: positions of a row.
         work: what is alike in all cases.
+        known: outcomes of the same work, which are not measured again.
         on_outcome: called with each outcome, the cases done and the cases to do.
 
     Raises:
@@ -165,19 +176,34 @@ def measure(
     lengths = sorted(set(lengths))
     _check(models, lengths, work)
     outcomes: list[Outcome] = []
+    before = {each.case: each for each in known}
     total = len(models) * len(lengths) * len(ATTENTIONS)
     with tempfile.TemporaryDirectory(prefix="blin-bench-") as scratch:
         for length in lengths:
-            data = _histories(Path(scratch), length, work)
+            data: Path | None = None
             for model in models:
                 for attention in ATTENTIONS:
                     case = Case(model, attention, length)
-                    outcome = _given_up(case, outcomes) or _run(case, data, work)
+                    outcome = before.get(case) or _given_up(case, outcomes)
+                    if outcome is None:
+                        data = data or _histories(Path(scratch), length, work)
+                        outcome = _run(case, data, work)
                     outcomes.append(outcome)
                     if on_outcome is not None:
                         on_outcome(outcome, len(outcomes), total)
                 _check_alike(*outcomes[-len(ATTENTIONS) :])
     return outcomes
+
+
+def cases_left(lengths: Sequence[int], known: Sequence[Outcome]) -> int:
+    """Returns how many cases of the figure are not known yet."""
+    every = {
+        Case(model, attention, length)
+        for length in lengths
+        for model in COMPARED
+        for attention in ATTENTIONS
+    }
+    return len(every - {each.case for each in known})
 
 
 def exchange_attention(module: nn.Module, attention: str) -> int:
@@ -412,8 +438,7 @@ def _run(case: Case, data: Path, work: Work) -> Outcome:
         ) from None
     if "reason" in answer:
         return Outcome(case, None, answer["reason"])
-    shapes = tuple(tuple(shape) for shape in answer.pop("shapes"))
-    return Outcome(case, Cost(**{**answer, "seconds": tuple(answer["seconds"])}, shapes=shapes))
+    return Outcome(case, Cost.of(answer))
 
 
 def _check_alike(softmax: Outcome, linear: Outcome) -> None:

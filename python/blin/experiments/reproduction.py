@@ -11,6 +11,7 @@ import numpy as np
 from blin.data.dataset import Dataset
 from blin.errors import BlinError
 from blin.experiments.ablation import ablation, whole
+from blin.experiments.bench import LENGTHS, Work
 from blin.experiments.outcomes import KnownRuns, epochs_of
 from blin.experiments.points import Point, grid, key_of, text_of
 from blin.experiments.published import TABLE_2
@@ -24,6 +25,8 @@ WEIGHTS = (0.1, 0.5, 1, 2, 3)
 QUICK_WEIGHTS = (0.5, 2)
 
 QUICK_EPOCHS = 2
+
+QUICK_LENGTHS = (50, 100)
 
 Settings = Callable[[str], Mapping[str, object]]
 """Returns the settings of a model."""
@@ -94,6 +97,22 @@ def most_negatives(dataset: Dataset) -> int:
     pairs = np.unique(users * (dataset.num_items + 1) + dataset.items.astype(np.int64))
     had = np.bincount(pairs // (dataset.num_items + 1))
     return dataset.num_items - int(had.max())
+
+
+def attention_costs(
+    *, quick: bool, device: str, threads: int | None
+) -> tuple[tuple[int, ...], Work]:
+    """Returns the lengths of Figure 6, and what its cases are measured with.
+
+    Args:
+        quick: fewer lengths, and one small step.
+        device: as for :func:`blin.training.trainer.train`.
+        threads: of each case; None for torch's default.
+    """
+    work = Work(users=256, batch_size=8, steps=2, device=device, threads=threads)
+    if quick:
+        return QUICK_LENGTHS, replace(work, users=8, items=100, steps=1)
+    return LENGTHS, work
 
 
 @dataclass(frozen=True)
