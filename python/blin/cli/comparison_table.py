@@ -83,6 +83,7 @@ def show_rows(
     """Prints the table of one protocol, and returns it as JSON has it."""
     from blin.evaluation.protocol import protocol_title
     from blin.experiments.comparison import best_of, rank
+    from blin.experiments.seeds import interval_note
 
     with output.bar("rank the test items") as advance:
         ranked = rank(
@@ -113,8 +114,7 @@ def show_rows(
         title=protocol_title(protocol),
     )
     output.note(
-        f"Mean over seeds ± half of its {100 * confidence:g} % interval; * better than every other "
-        f"row, p (Holm) at most {level:.2g}"
+        f"{interval_note(confidence)}; * better than every other row, p (Holm) at most {level:.2g}"
     )
     return {
         "protocol": protocol,
