@@ -70,12 +70,12 @@ def ablate(
         trainings.show_plan(points, opened)
         return
     results = trainings.train_points(points, opened, name=NAME)
-    trainings.show(results, opened, title=NAME, name=NAME)
+    trainings.show(results, opened, title=NAME, name=NAME, confidence=confidence)
     comparisons = compared(results, opened, trainings, confidence=confidence, resamples=resamples)
     output.result(
         {
             "directory": str(trainings.directory(opened, NAME)),
-            **results.as_json(),
+            **results.as_json(confidence),
             "comparisons": [asdict(each) for each in comparisons],
         }
     )

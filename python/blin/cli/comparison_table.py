@@ -104,6 +104,7 @@ def show_rows(
     """Prints the table of one protocol, and returns it as JSON has it."""
     from blin.evaluation.protocol import protocol_title
     from blin.experiments.comparison import best_of
+    from blin.experiments.seeds import interval_note
 
     protocol, suffix = ranked[0].evaluations[0].protocol, ranked[0].suffix
     level = 1 - confidence
@@ -125,8 +126,7 @@ def show_rows(
         title=protocol_title(protocol),
     )
     output.note(
-        f"Mean over seeds ± half of its {100 * confidence:g} % interval; * better than every other "
-        f"row, p (Holm) at most {level:.2g}"
+        f"{interval_note(confidence)}; * better than every other row, p (Holm) at most {level:.2g}"
     )
     return {
         "protocol": protocol,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -243,9 +244,10 @@ def _show(
         for each in ((None, negatives) if negatives else (None,))
         if table.rows
     ]
-    trainings.show(ablated, dataset, title="ablation (Table 3)", name=name)
+    show = partial(trainings.show, dataset=dataset, name=name, confidence=confidence)
+    show(ablated, title="ablation (Table 3)")
     comparisons = compared(ablated, dataset, trainings, confidence=confidence, resamples=resamples)
-    trainings.show(swept, dataset, title="weight of the agreement (Figure 5)", name=name)
+    show(swept, title="weight of the agreement (Figure 5)")
     beside = show_beside(dataset, table.rows, negatives, device, output)
     for trial, reason in results.failures.items():
         output.warn(f"{trial} failed: {reason}")
@@ -254,8 +256,11 @@ def _show(
         "fingerprint": dataset.fingerprint,
         "counts": counts,
         "protocols": protocols,
-        "ablation": {**ablated.as_json(), "comparisons": [asdict(each) for each in comparisons]},
-        "sweep": swept.as_json(),
+        "ablation": {
+            **ablated.as_json(confidence),
+            "comparisons": [asdict(each) for each in comparisons],
+        },
+        "sweep": swept.as_json(confidence),
         "paper": beside,
         "failed": results.as_json()["failed"],
     }
