@@ -34,8 +34,9 @@ def test_two_runs_are_compared_user_by_user(blin: Blin) -> None:
     stored = json.loads((Path(first) / "eval" / "test.json").read_text())
     assert abs(stored["metrics"]["HR@10"] - before) < 1e-12
 
-    shown = blin("compare", first, second, "--resamples", 199, "--metric", "MRR")
+    shown = blin("compare", first, second, "--resamples", 199, "--metric", "MRR,NDCG@5")
     assert shown.exit_code == 0
+    assert shown.stdout.splitlines()[1].split() == ["run", "MRR", "NDCG@5"]
     assert "B - A" in shown.stdout
     assert "p (Holm)" in shown.stdout
 
