@@ -281,8 +281,13 @@ def read_run_config(path: Path) -> dict[str, Any]:
     return config
 
 
-def load_run(path: Path, *, device: torch.device | str = "cpu") -> Run:
+def load_run(path: Path, *, device: torch.device | str = "cpu", threads: int | None = None) -> Run:
     """Loads the best model of a run.
+
+    Args:
+        path: the run directory.
+        device: where its model computes.
+        threads: of torch, from then on; None for as many as it has.
 
     Raises:
         CheckpointError: The run has no model yet, or one that does not fit.
@@ -296,7 +301,10 @@ def load_run(path: Path, *, device: torch.device | str = "cpu") -> Run:
             f"{path}: it was stopped before its first validation: continue it with "
             f"blin train --resume {path}"
         )
-    return Run(path, config, TrainedModel.load(path / "model", device=resolve_device(device)))
+    model = TrainedModel.load(path / "model", device=resolve_device(device))
+    if threads is not None:
+        torch.set_num_threads(threads)
+    return Run(path, config, model)
 
 
 def resolve_device(device: torch.device | str) -> torch.device:

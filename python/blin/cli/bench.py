@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,12 +18,11 @@ if TYPE_CHECKING:
 
 
 @click.command(cls=options.Command, short_help="Measure what attention costs, by length.")
-@click.option(
-    "--models",
-    cls=options.Several,
+@partial(
+    options.models,
+    help="Models with softmax or linear attention.",
+    told="sasrec bert4rec blin",
     default=("sasrec", "bert4rec", "blin"),
-    metavar="NAME...",
-    help="Models with softmax or linear attention.  [default: sasrec bert4rec blin]",
 )
 @click.option(
     "--lengths",
