@@ -10,11 +10,12 @@ RUST := $(shell find rust -name '*.rs' -o -name Cargo.toml) Cargo.toml Cargo.loc
 export PYO3_PYTHON := $(CURDIR)/$(BIN)/python
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench
+.PHONY: help demo test slow lint bench
 
 help:
 	@echo 'make demo   install blin into .venv and run it on its built-in sample log'
 	@echo 'make test   lint, then run every Rust and Python test'
+	@echo 'make slow   the tests that take minutes: kills at random moments, files that fill the memory'
 	@echo 'make lint   formatting, types, stubs and lints only'
 	@echo 'make bench  measure the data engine against other tools, sessions and evaluation'
 
@@ -24,6 +25,9 @@ demo: $(VENV)/installed
 test: lint
 	cargo test --locked
 	$(BIN)/python -m pytest
+
+slow: $(VENV)/developed
+	$(BIN)/python -m pytest -m slow
 
 lint: $(VENV)/developed
 	$(BIN)/ruff check

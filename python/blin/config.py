@@ -14,6 +14,9 @@ from blin.errors import ConfigError, did_you_mean
 
 T = TypeVar("T")
 
+SHORT_NAMES = {"lambda": "kl_weight"}
+"""What papers call a setting, and what it is called here."""
+
 _LIMIT = 2**31
 """Whole numbers are below, as are sizes, counts and positions everywhere; a seed may be higher."""
 
@@ -26,6 +29,18 @@ def default_data_dir() -> Path:
 def default_runs_dir() -> Path:
     """Returns where runs live: ``$BLIN_RUNS_DIR``, or ``runs``."""
     return Path(os.environ.get("BLIN_RUNS_DIR") or "runs")
+
+
+def by_full_names(settings: Mapping[str, object]) -> dict[str, object]:
+    """Returns settings under the names that they have here.
+
+    Raises:
+        ConfigError: One stands there under both.
+    """
+    for short, name in SHORT_NAMES.items():
+        if short in settings and name in settings:
+            raise ConfigError(f"{short} and {name} are one setting: leave out one of the two")
+    return {SHORT_NAMES.get(name, name): value for name, value in settings.items()}
 
 
 def build(cls: type[T], settings: Mapping[str, object]) -> T:

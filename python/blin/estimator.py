@@ -77,6 +77,8 @@ class Recommender:
     ) -> AnyRecommender:
         """Trains on a dataset and keeps the model of the best validation epoch.
 
+        It begins anew, also where the model is trained already.
+
         Args:
             dataset: a prepared dataset.
             runs_dir: where to keep the run; None keeps none.
@@ -167,6 +169,11 @@ class Recommender:
         cls: type[AnyRecommender], path: str | Path, *, device: str = "auto"
     ) -> AnyRecommender:
         """Reads what :meth:`save_pretrained` wrote, or the ``model`` directory of a run.
+
+        It has the settings of the model, and none of those that it was trained with, such as
+        ``learning_rate``, ``batch_size``, ``schedule`` and ``padding``: :meth:`fit` of it trains
+        another model, with their defaults. To train as before, give them to the class, or
+        ``blin train --config`` the ``config.toml`` of the run.
 
         Raises:
             CheckpointError: A file is missing, damaged, or of another model.

@@ -43,9 +43,10 @@ def test_a_baseline_as_json(blin: Blin) -> None:
 @pytest.mark.parametrize(
     "arguments, code, message",
     [
-        ("--model popularity --lambda 2", 2, 'unknown setting "kl_weight"; known are none'),
-        ("--model markov --epochs 3", 2, 'unknown setting "epochs"; known are none'),
-        ("--model item-knn --seed 1", 2, 'unknown setting "seed"; known are backward'),
+        ("--model popularity --lambda 2", 2, "--lambda: popularity has no agreement of two views"),
+        ("--model markov --epochs 3", 2, "--epochs: markov has no setting epochs"),
+        ("--model item-knn --seed 1", 2, "--seed: item-knn has no setting seed"),
+        ("--model markov --set vertical_=1", 2, 'unknown setting "vertical_"; known are none'),
         ("--model item-knn --set neighbours=0", 2, "neighbours: expected at least 1, found 0"),
         ("--model item-kn", 2, 'unknown model "item-kn"; did you mean "item-knn"?'),
     ],

@@ -169,7 +169,12 @@ def test_train_prints_a_line_per_epoch_and_ends_with_the_test_metrics(blin: Blin
 
 def test_train_json(blin: Blin) -> None:
     told = value_of(blin("train", "--dataset", "shop", "--dim", 8, "--epochs", 1, "--json"))
-    assert told.keys() == {"run", "epochs", "best_epoch", "seconds", "metrics", "baselines"}
+    assert told.keys() == {
+        *("run", "epochs", "best_epoch", "seconds"),
+        *("metrics", "valid_metrics", "protocol", "baselines"),
+    }
+    assert told["valid_metrics"].keys() == told["metrics"].keys()
+    assert (told["protocol"]["split"], told["protocol"]["ranking"]) == ("test", "full")
     assert (told["epochs"], told["best_epoch"]) == (1, 1)
     assert {"HR@10", "NDCG@10", "HR@20", "NDCG@20"} <= told["metrics"].keys()
     assert Path(told["run"], "model", "model.safetensors").is_file()

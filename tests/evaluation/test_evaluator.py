@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from blin import evaluate
 from blin.data.dataset import Dataset
@@ -34,6 +35,39 @@ def test_ranks_are_those_of_a_sort(
         history, target = sequence[:cut], sequence[cut]
         scores = model.table[history[-1]].tolist()
         assert rank in reference.possible_ranks(scores, set(history), target)
+
+
+class Largest(TorchDispatchMode):
+    """Measures every tensor that torch makes: how many numbers the largest has."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.numbers = 0
+
+    def __torch_dispatch__(self, call, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        made = call(*args, **(kwargs or {}))
+        for each in made if isinstance(made, tuple | list) else [made]:
+            if isinstance(each, torch.Tensor):
+                self.numbers = max(self.numbers, each.numel())
+        return made
+
+
+@pytest.mark.parametrize("negatives", [None, 9])
+@pytest.mark.parametrize("at_once", [1, 500])
+def test_no_tensor_is_larger_than_the_scores_held_at_a_time(
+    small_dataset: Dataset, at_once: int, negatives: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or than a row of them. All users together have 120 rows of 41."""
+    model = random_model(small_dataset, levels=100)
+    monkeypatch.setattr(ranking, "SCORES_AT_ONCE", at_once)
+    with Largest() as largest:
+        evaluate(model, small_dataset, negatives=negatives, beyond_accuracy=negatives is None)
+    row = small_dataset.num_items + 1
+    assert row <= largest.numbers <= max(at_once, row)
+    monkeypatch.setattr(ranking, "SCORES_AT_ONCE", 1 << 21)
+    with Largest() as largest:
+        evaluate(model, small_dataset)
+    assert largest.numbers >= 120 * row  # what it would be without the bound
 
 
 @pytest.mark.parametrize("kind", [torch.bfloat16, torch.float64])

@@ -320,6 +320,26 @@ def test_what_may_be_deleted_is_not_missed(
     assert (run / "eval" / "test.json").exists() and (run / "history.jsonl").exists()
 
 
+def test_the_latest_is_found_again_when_it_fails_before_it_saves(
+    small_dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was killed between its first state and the link to it, and then the disk was full."""
+    with pytest.raises(KeyboardInterrupt):
+        begin(small_dataset, tmp_path, stop=stop_at(1, 2))
+    run = find_run(tmp_path)
+    (tmp_path / "latest").unlink()
+    assert find_run(tmp_path, unsaved=True) == run
+
+    def full(*given: Any) -> None:
+        raise OSError(errno.ENOSPC, "full")
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="full"):
+        patch.setattr(trainer, "save_state", full)
+        trainer.resume(run, **HERE)
+    assert find_run(tmp_path, unsaved=True) == run
+    trainer.resume(run, settings={"epochs": 1}, **HERE)
+
+
 def test_every_sitting_is_written_down_and_shown(
     small_dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from blin.config import by_full_names
 from blin.errors import ConfigError, did_you_mean, reason_of
 
 if sys.version_info >= (3, 11):
@@ -53,6 +54,11 @@ class ConfigFile:
     threads: int | None = None
     distillation: Mapping[str, Any] | None = None
 
+    @property
+    def written_by_hand(self) -> bool:
+        """Whether it is no built-in configuration, and none that a run wrote, with all settings."""
+        return self.source not in built_in_configs() and self.dataset_path is None
+
     @classmethod
     def read(cls, source: str) -> ConfigFile:
         """Reads a built-in configuration, by its name, or a TOML file.
@@ -81,7 +87,10 @@ class ConfigFile:
         threads = about.get("threads", 1)
         if type(threads) is not int or not 1 <= threads <= 512:
             raise ConfigError(f"{source}: threads: expected 1 to 512, found {threads!r}")
-        return cls(source, settings, **about)
+        try:
+            return cls(source, by_full_names(settings), **about)
+        except ConfigError as error:
+            raise ConfigError(f"{source}: {error}") from error
 
     def check(self, model: str | None, *, student: bool = False) -> None:
         """Raises ConfigError unless its settings are good ones of the model it is to be used for.

@@ -13,7 +13,7 @@ from blin.cli.config_file import ConfigFile
 from blin.cli.dry_run import show_forecast
 from blin.cli.lookup import open_dataset
 from blin.cli.output import Output
-from blin.cli.settings import merged_settings
+from blin.cli.settings import check_options, merged_settings, warn_of_no_effect
 from blin.cli.train import (
     conclude,
     open_dataset_of,
@@ -116,6 +116,8 @@ def distill(
         model, threads = model or file.model, threads or file.threads
     model = model or STUDENT
     settings = merged_settings({} if file is None else file.settings, named, assignments)
+    check_options(model, named, assignments)
+    warn_of_no_effect(model, settings, file, named, assignments, output)
     if file is not None and file.model != model:
         warn_of_other_model(file, model, settings, output)
     own = {

@@ -6,6 +6,7 @@ import math
 import re
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from typing import TYPE_CHECKING
 
 import click
@@ -15,11 +16,31 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
+from blin.config import SHORT_NAMES
+from blin.errors import ConfigError
+
 if TYPE_CHECKING:
+    from blin.cli.config_file import ConfigFile
+    from blin.cli.output import Output
     from blin.experiments.points import Range
 
-_SHORT = {"lambda": "kl_weight"}
-"""What papers call a setting, and what it is called here."""
+_OPTIONS = {"kl_weight": "--lambda", "ted_weight": "--ted"}
+"""Options that have another name than the setting they give."""
+
+_PURPOSES = {"kl_weight": "agreement of two views", "ted_weight": "TED"}
+
+_IDLE: tuple[tuple[str, object, str, tuple[str, ...]], ...] = (
+    ("padding", "zero", "there are no copies", ("copies", "fit")),
+    (
+        "num_negatives",
+        0,
+        "no negatives are drawn",
+        ("sampling", "negatives_per", "log_q", "exclude_history"),
+    ),
+    ("kl_weight", 0.0, "no two views have to agree", ("kl_positions",)),
+    ("ted_weight", 0.0, "there is no TED", ("ted_span", "ted_temperature")),
+)
+"""Where a setting has a value, why others have no effect then, and which."""
 
 _RANGE = re.compile(r"(-?[\d.]+(?:e-?\d+)?)\.\.(-?[\d.]+(?:e-?\d+)?)(:log)?", re.IGNORECASE)
 
@@ -33,6 +54,72 @@ def merged_settings(
         name, text = _parts(assignment)
         settings[name] = _value(text)
     return settings
+
+
+def check_options(model: str, named: Mapping[str, object], assignments: Sequence[str]) -> None:
+    """Raises ConfigError for the first option, by the name typed, that is not for the model.
+
+    What is a setting of no model at all is left to whoever knows what may have been meant.
+    """
+    from blin.models import MODELS
+    from blin.training.trainer import setting_classes
+
+    known = {field.name for cls in setting_classes(model) for field in fields(cls)}
+    every = {
+        field.name for name in MODELS for cls in setting_classes(name) for field in fields(cls)
+    }
+    typed = {
+        _OPTIONS.get(name, "--" + name.replace("_", "-")): name
+        for name, value in named.items()
+        if value is not None
+    }
+    for assignment in assignments:
+        typed[f"--set {assignment.partition('=')[0].strip()}"] = _parts(assignment)[0]
+    for option, name in typed.items():
+        if name in every - known:
+            what = _PURPOSES.get(name, f"setting {name}")
+            raise ConfigError(f"{option}: {model} has no {what}")
+
+
+def warn_of_no_effect(
+    model: str,
+    settings: Mapping[str, object],
+    file: ConfigFile | None,
+    named: Mapping[str, object],
+    assignments: Sequence[str],
+    output: Output,
+) -> None:
+    """Says of which settings that the user chose nothing depends, as the others are.
+
+    Args:
+        model: what is trained.
+        settings: all that were given, merged.
+        file: the configuration; what it says was chosen only where the user wrote it.
+        named: the options.
+        assignments: what ``--set`` was given.
+        output: where it is said.
+    """
+    from blin.models import MODELS
+    from blin.training.trainer import all_settings, check_settings
+
+    check_settings(model, settings)
+    usual = all_settings(model, MODELS[model].defaults)
+    found = all_settings(model, {**MODELS[model].defaults, **settings})
+    chosen = {name for name, value in named.items() if value is not None}
+    chosen |= {_parts(assignment)[0] for assignment in assignments}
+    if file is not None and file.written_by_hand:
+        chosen |= set(file.settings)
+    idle = {
+        name: f"with {cause} = {value}: {reason}"
+        for cause, value, reason, names in _IDLE
+        if found.get(cause) == value
+        for name in names
+    }
+    if found.get("loss") != "gbce":
+        idle["calibration"] = f"with loss = {found.get('loss')}: it is of gbce"
+    for name, reason in idle.items():
+        if name in chosen and found[name] != usual[name]:
+            output.warn(f"{name} = {found[name]} has no effect {reason}")
 
 
 def several_values(assignments: Sequence[str]) -> dict[str, list[object] | Range]:
@@ -64,7 +151,7 @@ def _parts(assignment: str) -> tuple[str, str]:
     if not equals:
         raise click.UsageError(f'--set: expected KEY=VALUE, found "{assignment}"')
     name = key.strip().replace("-", "_")
-    return _SHORT.get(name, name), text.strip()
+    return SHORT_NAMES.get(name, name), text.strip()
 
 
 def _value(text: str) -> object:

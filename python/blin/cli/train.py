@@ -15,7 +15,7 @@ from blin.cli.config_file import ConfigFile
 from blin.cli.dry_run import show_forecast
 from blin.cli.lookup import open_dataset
 from blin.cli.output import Output, duration_of
-from blin.cli.settings import merged_settings
+from blin.cli.settings import check_options, merged_settings, warn_of_no_effect
 from blin.cli.training_display import METRIC, TrainingLines, training_display
 from blin.config import default_data_dir
 from blin.errors import CheckpointError
@@ -85,6 +85,9 @@ def train(
         file.check(model)
         model, threads = model or file.model, threads or file.threads
     settings = merged_settings({} if file is None else file.settings, named, assignments)
+    if resume is None:
+        check_options(model or "blin", named, assignments)
+        warn_of_no_effect(model or "blin", settings, file, named, assignments, output)
     if file is not None and file.model != model:
         warn_of_other_model(file, model or "blin", settings, output)
     opened = None
@@ -153,6 +156,8 @@ def conclude(
             "best_epoch": result.best_epoch,
             "seconds": result.seconds,
             "metrics": result.metrics,
+            "valid_metrics": result.valid_metrics,
+            "protocol": result.protocol,
             "baselines": baselines,
         }
     )

@@ -11,6 +11,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from blin.config import by_full_names
 from blin.data.dataset import Dataset
 from blin.errors import ConfigError, did_you_mean, reason_of
 from blin.models import MODELS
@@ -200,7 +201,7 @@ def read_grid(
         if name not in known:
             hint = did_you_mean(name, known) or f"; known are {', '.join(known)}"
             raise ConfigError(f'{file}: unknown key "{name}"{hint}')
-    base = _table(file, content, "base")
+    base = _settings(file, content, "base")
     runs = _table(file, content, "runs")
     shared = {"model": content.get("model", "blin"), "seeds": content.get("seeds", [0])}
     dataset = content.get("dataset")
@@ -208,7 +209,7 @@ def read_grid(
         raise ConfigError(f"{file}: dataset: expected text, found {dataset!r}")
     points = []
     for name in runs:
-        settings = {**shared, **base, **_table(file, runs, name), **override}
+        settings = {**shared, **base, **_settings(file, runs, name), **override}
         model, own_seeds = settings.pop("model"), settings.pop("seeds")
         if not isinstance(model, str):
             raise ConfigError(f"{file}: {name}: model: expected text, found {model!r}")
@@ -231,3 +232,12 @@ def _table(file: Path, content: Mapping[str, Any], name: str) -> dict[str, Any]:
     if not isinstance(table, dict):
         raise ConfigError(f"{file}: {name}: expected a table, found {table!r}")
     return table
+
+
+def _settings(file: Path, content: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Returns a table of settings, under the names that they have here."""
+    table = _table(file, content, name)
+    try:
+        return by_full_names(table)
+    except ConfigError as error:
+        raise ConfigError(f"{file}: {name}: {error}") from error

@@ -505,6 +505,9 @@ class Trainer:
         else:
             self._check_best()
         if state is not None:
+            if not (run / "history.jsonl").exists():
+                # Killed before it became the latest; with a history nobody would look for it.
+                self._become_latest()
             self._write_history()
         if not self._is_finished():
             add_sitting(run, self.device, epoch=self.progress.epoch, step=self.progress.step)
@@ -660,6 +663,9 @@ class Trainer:
         identity = _identity(self.trained.name, self.dataset, self.settings, self.distillation)
         save_state(self.run / STATE_FILE, self.module, self.optimizer, self.progress, identity)
         self.saved = time.perf_counter()
+        self._become_latest()
+
+    def _become_latest(self) -> None:
         if self.run.parent.name == self.dataset.name:
             point_latest(self.run)
 
