@@ -159,7 +159,7 @@ def test_a_configuration_opens_with_where_it_is_from_and_what_it_reaches(file: P
     wanted = ["source", "command", "time", "reaches"]
     if "--dataset NAME" in typed[0]:  # any dataset: no time, and no scores
         wanted = wanted[:2]
-    else:
+    elif entries["reaches"] != ["not measured yet"]:
         assert re.match(r"\d+ epochs.* \d+ (s|min|minutes|seconds)", entries["time"][0])
         assert re.match(r"test HR@10 \.\d{4}, NDCG@10 \.\d{4}, full", entries["reaches"][0])
     assert list(entries) == wanted
@@ -172,7 +172,7 @@ JSON = {
 PRINTED = {
     "preprocess": "preprocess shop.csv",
     "inspect": "inspect shop.csv",
-    "train, distill": "train --dataset shop --dim 8 --epochs 1",
+    "train": "train --dataset shop --dim 8 --epochs 1",
     "train --dry-run": "train --dataset shop --dim 8 --dry-run",
     "evaluate": "evaluate",
     "evaluate --last": "evaluate --last 1",
