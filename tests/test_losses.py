@@ -65,6 +65,7 @@ def test_softmax_loss_is_the_formula_and_so_is_its_gradient(
     views: int, rows: int, kind: str, chunk: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(losses, "CHUNK_ELEMENTS", chunk)
+    monkeypatch.setattr(losses, "SHARING_ROWS", 3)
     states, table, targets = leaves(views, rows)
     candidates = candidates_of(kind, targets)
     weights, kl_weights = weights_of(views, rows)
@@ -86,6 +87,7 @@ def test_binary_loss_is_the_formula_and_so_is_its_gradient(
     views: int, kind: str, calibration: float, chunk: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(losses, "CHUNK_ELEMENTS", chunk)
+    monkeypatch.setattr(losses, "SHARING_ROWS", 3)
     states, table, targets = leaves(views, 7)
     candidates = candidates_of(kind, targets)
     weights, kl_weights = weights_of(views, 7)

@@ -281,8 +281,13 @@ def read_run_config(path: Path) -> dict[str, Any]:
     return config
 
 
-def load_run(path: Path, *, device: torch.device | str = "cpu") -> Run:
+def load_run(path: Path, *, device: torch.device | str = "cpu", threads: int | None = None) -> Run:
     """Loads the best model of a run.
+
+    Args:
+        path: the run directory.
+        device: where its model computes.
+        threads: of torch, from then on; None for as many as it has.
 
     Raises:
         CheckpointError: The run has no model yet, or one that does not fit.
@@ -296,21 +301,33 @@ def load_run(path: Path, *, device: torch.device | str = "cpu") -> Run:
             f"{path}: it was stopped before its first validation: continue it with "
             f"blin train --resume {path}"
         )
-    return Run(path, config, TrainedModel.load(path / "model", device=resolve_device(device)))
+    model = TrainedModel.load(path / "model", device=resolve_device(device))
+    if threads is not None:
+        torch.set_num_threads(threads)
+    return Run(path, config, model)
 
 
 def resolve_device(device: torch.device | str) -> torch.device:
-    """Returns a device: ``auto`` is the first GPU if there is one, otherwise the CPU."""
+    """Returns a device: ``auto`` is the first GPU if there is one, otherwise the CPU.
+
+    Raises:
+        ConfigError: There is no such device, or it is neither a CPU nor a GPU of CUDA.
+    """
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         found = torch.device(device)
-    except RuntimeError as cause:
-        raise ConfigError(
-            f"device: expected auto, cpu, cuda or cuda:N, found {str(device)!r}"
-        ) from cause
-    if found.type == "cuda" and not torch.cuda.is_available():
-        raise ConfigError(f"device: expected auto or cpu, found {device} and no usable GPU")
+    except RuntimeError:
+        found = None
+    if found is None or found.type not in ("cpu", "cuda"):
+        raise ConfigError(f"device: expected auto, cpu, cuda or cuda:N, found {str(device)!r}")
+    if found.type == "cuda":
+        if not torch.cuda.is_available():
+            raise ConfigError(f"device: expected auto or cpu, found {device} and no usable GPU")
+        if (found.index or 0) >= torch.cuda.device_count():
+            raise ConfigError(
+                f"device: expected cuda:N below {torch.cuda.device_count()}, found {device}"
+            )
     return found
 
 

@@ -17,6 +17,9 @@ T = TypeVar("T")
 SHORT_NAMES = {"lambda": "kl_weight"}
 """What papers call a setting, and what it is called here."""
 
+_LIMIT = 2**31
+"""Whole numbers are below, as are sizes, counts and positions everywhere; a seed may be higher."""
+
 
 def default_data_dir() -> Path:
     """Returns where prepared datasets live: ``$BLIN_DATA_DIR``, or ``data``."""
@@ -97,11 +100,29 @@ def _coerce(name: str, value: object, default: Any) -> object:
     """Returns the value as the type of the field's default; numbers of NumPy become Python's."""
     wanted = type(default)
     if not isinstance(value, bool):
-        if wanted is float and isinstance(value, Real) and math.isfinite(value):
+        if wanted is float and isinstance(value, Real) and _is_finite(value):
             return float(value)
         if wanted is int and isinstance(value, Integral):
+            if int(value) >= _LIMIT and name != "seed":
+                raise ConfigError(
+                    f"{name}: expected a whole number below 2^31, found {_shown(value)}"
+                )
             return int(value)
     if wanted in (bool, str) and isinstance(value, wanted):
         return value
     names = {bool: "true or false", int: "a whole number", float: "a finite number", str: "text"}
-    raise ConfigError(f"{name}: expected {names[wanted]}, found {value!r}")
+    raise ConfigError(f"{name}: expected {names[wanted]}, found {_shown(value)}")
+
+
+def _is_finite(value: Real) -> bool:
+    try:
+        return math.isfinite(float(value))
+    except OverflowError:  # a whole number beyond all floats
+        return False
+
+
+def _shown(value: object) -> str:
+    """Returns a value as a message shows it, in one line that is not too long."""
+    if isinstance(value, Integral) and abs(int(value)) >= 10**30:
+        return "a number of more than 30 digits"
+    return f"{value!r:.100}"

@@ -18,6 +18,7 @@ from blin.inference.recommend import recommend_histories, recommend_users
 from blin.inference.session import Session
 from blin.models import MODELS
 from blin.models.blin import BlinModel
+from blin.training.distillation import Distillation
 from blin.training.trainer import Event, RunResult, setting_classes, train
 
 if TYPE_CHECKING:
@@ -71,6 +72,7 @@ class Recommender:
         dataset: Dataset,
         *,
         runs_dir: str | Path | None = None,
+        distillation: Distillation | None = None,
         on_event: Callable[[Event], None] | None = None,
     ) -> AnyRecommender:
         """Trains on a dataset and keeps the model of the best validation epoch.
@@ -80,6 +82,8 @@ class Recommender:
         Args:
             dataset: a prepared dataset.
             runs_dir: where to keep the run; None keeps none.
+            distillation: a teacher to learn from as well, and how, see
+                :meth:`Distillation.of <blin.training.distillation.Distillation.of>`.
             on_event: told what happens, see :mod:`blin.training.trainer`.
         """
         with tempfile.TemporaryDirectory(prefix="blin-") as scratch:
@@ -90,6 +94,7 @@ class Recommender:
                 runs_dir=Path(scratch if runs_dir is None else runs_dir),
                 device=self.device,
                 threads=self.threads,
+                distillation=distillation,
                 on_event=on_event,
             )
             self._trained = load_run(self.result.run, device=self.device).model

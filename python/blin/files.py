@@ -91,7 +91,7 @@ def _may_be_in_use(path: Path, pid: int) -> bool:
     return path.lstat().st_mtime >= _BEGIN
 
 
-def lock(path: Path, *, what: str) -> IO[str]:
+def lock(path: Path, *, what: str, use: str = "is training it") -> IO[str]:
     """Returns a file, open and locked for this process until it is closed.
 
     The system takes the lock back when its process ends, however it ends: a file that a killed
@@ -101,6 +101,7 @@ def lock(path: Path, *, what: str) -> IO[str]:
     Args:
         path: the file; it is made if need be, and stays.
         what: is locked, for the message.
+        use: what a process does that holds it, likewise.
 
     Raises:
         BlinError: Another process holds it.
@@ -117,7 +118,7 @@ def lock(path: Path, *, what: str) -> IO[str]:
             file.seek(0)
             holder = file.read(20).strip()
         by = f"process {holder}" if holder.isdecimal() else "another process"
-        raise BlinError(f"{what}: {by} is training it: wait until it ends, or stop it") from error
+        raise BlinError(f"{what}: {by} {use}: wait until it ends, or stop it") from error
     except OSError:
         return file
     with suppress(OSError):  # a full disk locks as well

@@ -12,6 +12,10 @@ from torch import Tensor
 CHUNK_ELEMENTS = 1 << 18
 """Scores held at a time: small enough to stay in a core's cache between the passes over them."""
 
+SHARING_ROWS = 16
+"""Rows of a chunk, at least, where all rows are scored against the same items: that many share one
+pass through these items and through their gradient, which are too many to stay in a cache."""
+
 MASKED = -1e9
 """The score of a candidate that does not count: no probability, and no NaN in a difference."""
 
@@ -63,7 +67,7 @@ def softmax_loss(
     the K negatives that both views share.
 
     The scores are never held all at once: value and gradient are worked out together, a few rows
-    at a time, so that memory is O(T·D) and not O(T·K).
+    at a time, so that memory is O(T·D + K) and not O(T·K).
 
     Args:
         states: (S, T, D), one view (S = 1) or two (S = 2) of the same T targets.
@@ -177,7 +181,10 @@ class _Loss(torch.autograd.Function):
         positive_grad = torch.zeros_like(positives)
         sums = torch.zeros(2, dtype=torch.float64, device=states.device)
         width = table.shape[0] - 1 if negatives is None else negatives.shape[-1]
-        size = max(1, CHUNK_ELEMENTS // max(1, width * (dim if own_choice else 1)))
+        if own_choice:
+            size = max(1, CHUNK_ELEMENTS // max(1, width * dim))
+        else:
+            size = max(SHARING_ROWS, CHUNK_ELEMENTS // max(1, width))
         for start in range(0, rows, size):
             part = slice(start, min(start + size, rows))
             label = targets[part]
@@ -292,7 +299,11 @@ def _softmax(
         first, second = probabilities
         column = half.unsqueeze(-1)
         bend = gap.mul_(column)
-        rise = [pull[0].unsqueeze(-1) + bend, pull[1].unsqueeze(-1) - bend]
+        # The scores are not needed any more: their memory is.
+        rise = [
+            torch.add(pull[0].unsqueeze(-1), bend, out=scores[0]),
+            torch.sub(pull[1].unsqueeze(-1), bend, out=scores[1]),
+        ]
         grads = [
             rise[0].mul_(first).addcmul_(second, column, value=-1),
             rise[1].mul_(second).addcmul_(first, column, value=-1),

@@ -32,11 +32,34 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
+@pytest.fixture(scope="session")
+def trained_twice(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with a second run, of one epoch and another seed."""
+    place = tmp_path_factory.mktemp("twice") / "shop"
+    shutil.copytree(trained, place, symlinks=True)
+    arguments = ("--dim", 16, "--epochs", 1, "--seed", 1, "--threads", 1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(place)
+        result = run_blin("train", "--dataset", "shop", *arguments)
+        assert result.exit_code == 0, result.stderr
+    return place
+
+
 @pytest.fixture
 def blin(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Blin:
-    """Runs blin in a copy of that directory, which is then the current one."""
-    shutil.copytree(trained, tmp_path / "shop", symlinks=True)
-    monkeypatch.chdir(tmp_path / "shop")
+    """Runs blin in a copy of the directory with one run, which is then the current one."""
+    return blin_in_copy(trained, tmp_path / "shop", monkeypatch)
+
+
+@pytest.fixture
+def blin_of_two(trained_twice: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Blin:
+    """Runs blin in a copy of the directory with two runs, which is then the current one."""
+    return blin_in_copy(trained_twice, tmp_path / "shop", monkeypatch)
+
+
+def blin_in_copy(source: Path, place: Path, monkeypatch: pytest.MonkeyPatch) -> Blin:
+    shutil.copytree(source, place, symlinks=True)
+    monkeypatch.chdir(place)
     monkeypatch.delenv("BLIN_DATA_DIR", raising=False)
     monkeypatch.delenv("BLIN_RUNS_DIR", raising=False)
     return run_blin

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from blin.data.dataset import load_dataset
+from blin.errors import ConfigError
 from blin.experiments import side_by_side
-from blin.experiments.ablation import ABLATIONS, ablation
+from blin.experiments.ablation import ABLATIONS, ablation, check_ablation, whole
 from cli.conftest import Blin
 from trained import train_points
 
@@ -67,8 +68,32 @@ def test_the_rows_are_compared_with_the_whole_model(
 
 
 @pytest.mark.parametrize(
+    ("settings", "found", "left"),
+    [
+        ({"kl_weight": 0}, "those of blin-bkl (kl_weight = 0.0)", {}),
+        (
+            {"kernel_size": 0, "attention": "softmax", "dim": 8},
+            "blin-d (attention = softmax), blin-dwc (kernel_size = 0)",
+            {"dim": 8},
+        ),
+        ({"padding": "zero", "crop": 0.6}, "blin-zc (padding = zero, crop = 0.6)", {}),
+    ],
+)
+def test_settings_that_lack_a_part_already_make_no_ablation(
+    settings: dict[str, object], found: str, left: dict[str, object]
+) -> None:
+    with pytest.raises(ConfigError) as refused:
+        check_ablation(settings)
+    assert found in str(refused.value)
+    assert whole(settings)[0] == left
+    check_ablation(left)
+    assert whole(BASE) == (BASE, [])
+
+
+@pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        ("--dataset shop --config ml-1m", "found those of blin-bkl (kl_weight = 0.0): choose"),
         ("", "Missing option '--dataset'"),
         ("--dataset shop --set dims=3", 'unknown setting "dims"; did you mean "dim"?'),
         ("--dataset shop --config runs/latest/config.toml --set seed=1", "--seeds names them"),

@@ -60,6 +60,7 @@ def test_a_bad_log(blin: Blin, name: str, message: str) -> None:
         ),
         ("train --dataset shop --config beuty", 2, 'no such file; did you mean "beauty"?'),
         ("train --dataset shop --device gpu", 2, "device: expected auto, cpu, cuda or cuda:N"),
+        ("train --dataset shop --device meta", 2, "device: expected auto, cpu, cuda or cuda:N"),
         ("train --resume data", 4, "data: expected a run directory with a config.toml"),
         ("train --resume latest --seed 1", 2, "seed: a resumed run keeps its settings"),
         ("evaluate --run data", 4, "data: expected a run directory with a config.toml"),
@@ -159,7 +160,7 @@ main(sys.argv[1:])
 def test_a_full_disk(blin: Blin, arguments: str) -> None:
     before = {path for path in Path().rglob("*") if path.is_file()}
     with in_a_process(LIMITED, *arguments.split()) as process:
-        stdout, stderr = process.communicate(timeout=60)
+        stdout, stderr = process.communicate(timeout=300)
     assert (process.returncode, stdout) == (1, "")
     assert stderr.splitlines()[-1].startswith("error: ")
     assert "Traceback" not in stderr and "bug" not in stderr
@@ -180,7 +181,7 @@ main(sys.argv[1:])
 @pytest.mark.skipif(sys.platform == "win32", reason="there are no such signals on Windows")
 def test_ctrl_c_in_preprocess_leaves_nothing(blin: Blin) -> None:
     with in_a_process(INTERRUPTED, "preprocess", "shop.csv", "--data-dir", "new") as process:
-        stdout, stderr = process.communicate(timeout=60)
+        stdout, stderr = process.communicate(timeout=300)
     assert (process.returncode, stdout, stderr) == (130, "", "interrupted\n")
     assert not Path("new").exists() or not list(Path("new").iterdir())
 
@@ -198,7 +199,7 @@ def test_an_interrupted_training_is_saved_and_goes_on(
         while not process.stderr.readline().startswith("epoch 1/"):
             assert process.poll() is None
         os.kill(process.pid, number)
-        stdout, stderr = process.communicate(timeout=60)
+        stdout, stderr = process.communicate(timeout=300)
     assert (process.returncode, stdout) == (code, "")
     advice = stderr.splitlines()[-1]
     assert advice.startswith("stopped, and saved: go on with blin train --resume runs/shop/")

@@ -34,7 +34,7 @@ def test_costs_are_told_case_by_case(blin: Blin) -> None:
 def test_the_table_has_both_attentions_side_by_side(
     blin: Blin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def measured(models: Any, lengths: Any, *, work: Any, on_outcome: Any) -> list[Outcome]:
+    def measured(models: Any, lengths: Any, *, on_outcome: Any, **_: Any) -> list[Outcome]:
         outcomes = [
             Outcome(Case("blin", "softmax", 5), cost(0.4, 8_000_000)),
             Outcome(Case("blin", "linear", 5), cost(0.1, 4_500_000)),

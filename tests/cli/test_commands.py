@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
+import torch
 from click.testing import Result
 
 from cli.conftest import Blin
@@ -256,6 +257,20 @@ def test_what_is_no_length_of_a_history_is_a_wrong_usage(blin: Blin, last: str) 
     assert (result.exit_code, result.stdout, result.stderr.count("\n")) == (2, "", 1)
     assert "last" in result.stderr
     assert not list(Path("runs").glob("*/*/eval/*last*"))
+
+
+@pytest.mark.parametrize(
+    "command", [("evaluate", "--k", 10), ("recommend", "--history", "i1", "--k", 5)]
+)
+def test_as_many_threads_compute_as_were_asked_for(
+    blin: Blin, command: tuple[object, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: list[int] = []
+    monkeypatch.setattr(torch, "set_num_threads", threads.append)
+    assert blin(*command, "--device", "cpu").exit_code == 0
+    assert threads == []
+    assert blin(*command, "--device", "cpu", "--threads", 2).exit_code == 0
+    assert threads == [2]
 
 
 def test_evaluate_prints_a_table(blin: Blin) -> None:

@@ -42,6 +42,7 @@ class OutOfMemoryError(RuntimeError):
         (OSError("odd"), 1, "error: odd"),
         (MemoryError(), 1, "error: out of memory"),
         (OutOfMemoryError("CUDA"), 1, "error: out of memory on the device"),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: no"), 1, "error: out of memory\n"),
         (KeyboardInterrupt(), 130, "interrupted"),
         (KeyboardInterrupt("interrupted; go on with x"), 130, "interrupted; go on with x"),
         (Terminated("terminated"), 143, "terminated"),
@@ -96,7 +97,7 @@ def test_wrong_usage_is_one_line_and_code_2(arguments: str, message: str) -> Non
 
 def python(code: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=False
     )
 
 

@@ -69,6 +69,30 @@ def test_every_command_has_the_common_options(option: str) -> None:
         assert option in {name for parameter in command.params for name in parameter.opts}
 
 
+@pytest.mark.parametrize("command", ["sweep", "bench"])
+@pytest.mark.parametrize("name", ["--models", "--model"])
+def test_models_are_named_in_either_number(command: str, name: str) -> None:
+    found = main.commands[command].make_context(command, [name, "blin,sasrec"])
+    assert found.params["models"] == ("blin", "sasrec")
+
+
+def test_metrics_are_listed_beside_runs() -> None:
+    compare = main.commands["compare"]
+    for arguments in (
+        ["a", "--metric", "HR@10, MRR", "b"],
+        ["a", "b", "--metric", "HR@10", "--metric=MRR"],
+    ):
+        found = compare.make_context("compare", arguments).params
+        assert (found["runs"], found["metrics"]) == (("a", "b"), ("HR@10", "MRR"))
+    assert compare.make_context("compare", ["a"]).params["metrics"] == ("HR@10", "NDCG@10")
+
+
+@pytest.mark.parametrize("command", ["train", "evaluate", "recommend", "bench", "sweep", "distill"])
+def test_what_computes_much_takes_threads(command: str) -> None:
+    names = {name for parameter in main.commands[command].params for name in parameter.opts}
+    assert "--threads" in names
+
+
 @pytest.mark.parametrize(
     ("typed", "completions"),
     [

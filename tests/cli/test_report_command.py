@@ -37,10 +37,9 @@ def test_all_runs_of_a_dataset_become_a_page(blin: Blin) -> None:
     assert Path("again.html").read_text(encoding="utf-8") == content
 
 
-def test_named_runs_are_shown_in_their_order(blin: Blin) -> None:
-    one_more(blin)
+def test_named_runs_are_shown_in_their_order(blin_of_two: Blin) -> None:
     runs = sorted(path.parent.as_posix() for path in Path("runs/shop").glob("*/config.toml"))
-    told = json.loads(blin("report", *runs[::-1], "--resamples", 199, "--json").stdout)
+    told = json.loads(blin_of_two("report", *runs[::-1], "--resamples", 199, "--json").stdout)
     shown = [Path(path).name for path in told["datasets"][0]["runs"].values()]
     assert shown == [Path(run).name for run in runs[::-1]]
 

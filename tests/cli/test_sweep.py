@@ -73,6 +73,25 @@ def test_counted_models_and_grid_files(blin: Blin) -> None:
     assert told["points"][0]["runs"][0]["epochs"] == 0
 
 
+def test_odd_names_of_files_and_runs_are_those_of_no_other_place(
+    blin: Blin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(side_by_side, "_WORKER", "import sys; sys.exit(3)")
+    names = ("../../up", "n" * 400, "n" * 401, "a b", "")
+    runs = "".join(f'[runs."{name}"]\nneighbours = {n + 1}\n' for n, name in enumerate(names))
+    before = sorted(Path("runs/shop").iterdir())
+    for file in ("...toml", "-x.toml", "a b.toml"):
+        Path(file).write_text(f'dataset = "shop"\nmodel = "item-knn"\n{runs}')
+        result = blin("sweep", "--grid", f"./{file}", "--device", "cpu", "--json")
+        assert result.exit_code == 1, result.stderr
+        failed = json.loads(result.stdout)["failed"]
+        assert [each["trial"] for each in failed] == list(names)
+        assert all("its process ended with code 3" in each["reason"] for each in failed)
+    assert sorted(Path("runs/shop").iterdir()) == [*before, Path("runs/shop/sweeps")]
+    found = sorted(path.name for path in Path("runs/shop/sweeps").iterdir())
+    assert found == ["_.", "_x", "a_b"]
+
+
 def test_the_values_of_a_setting() -> None:
     found = several_values(
         [
@@ -91,6 +110,11 @@ def test_the_values_of_a_setting() -> None:
     }
 
 
+@pytest.mark.parametrize("text", ["9" * 5000, "[" * 100_000])
+def test_what_no_value_can_be_read_from_is_text(text: str) -> None:
+    assert several_values([f"dim={text}"]) == {"dim": [text]}
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
@@ -103,6 +127,7 @@ def test_the_values_of_a_setting() -> None:
         ("--dataset shop --set seed=1,2", 2, "seed: it is no setting of a sweep; --seeds"),
         ("--dataset shop --set dim=8..16", 2, "a range needs --optuna N; give dim=A,B,..."),
         ("--dataset shop --optuna 2 --set dim=9..8", 2, "expected dim=LOW..HIGH, found 9..8"),
+        ("--dataset shop --optuna 2 --set dim=1..1e999", 2, "expected dim=LOW..HIGH, found 1.."),
         ("--dataset shop --optuna 2 --set dim=0..8:log", 2, "expected dim=LOW..HIGH above 0"),
         ("--dataset shop --optuna 2 --set dim=0..8", 2, "dim=0: dim: expected at least 1"),
         ("--dataset shop --optuna 2 --model blin,blin-d", 2, "--optuna chooses the settings of"),
@@ -116,6 +141,7 @@ def test_the_values_of_a_setting() -> None:
         ("--grid nowhere.toml", 2, "nowhere.toml: expected a TOML file of runs: No such file"),
         ("--grid g.toml --set dim=8", 2, "--grid names models and settings: leave out"),
         ("--dataset nowhere", 3, 'no dataset "nowhere"'),
+        ("--dataset .", 3, 'no dataset "."'),
     ],
 )
 def test_what_cannot_be_swept_is_one_line(

@@ -144,7 +144,7 @@ def test_the_items_must_be_those_of_the_model(small_dataset: Dataset) -> None:
         ({"targets": "random"}, "targets: expected one of first, last, all, found 'random'"),
         ({"repeats": "mask"}, "repeats: expected one of candidate, miss, skip, found 'mask'"),
         ({"negatives": 0}, "negatives: expected 1 to 39, fewer than there are items, found 0"),
-        ({"negatives": 39}, "negatives: expected at most .*, the items left to draw for user"),
+        ({"negatives": 39}, "negatives: expected at most .*, the items left to draw for"),
         ({"seed": -1}, r"seed: expected 0 or more, below 2\^64, found -1"),
         ({"seed": 2**64}, r"seed: expected 0 or more, below 2\^64, found"),
     ],

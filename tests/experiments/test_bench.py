@@ -195,6 +195,10 @@ def test_a_process_may_take_what_is_left_and_no_more():
         (["blin"], [0], {}, "lengths of at least 1"),
         ([], [5], {}, "expected models"),
         (["blin"], [5], {"device": "gpu"}, "device"),
+        (["blin"], [5], {"device": "xpu"}, "device: expected auto, cpu, cuda or cuda:N"),
+        (["blin"], [5], {"limit": float("nan")}, "limit: expected 0 to 1,000,000 seconds"),
+        (["blin"], [5], {"limit": float("inf")}, "limit: expected 0 to 1,000,000 seconds"),
+        (["blin"], [5], {"settings": {"max_len": 9}}, "max_len: it is no setting of a bench"),
     ],
 )
 def test_what_cannot_be_measured_is_refused_before(models, lengths, changes, message):

@@ -12,7 +12,6 @@ import pytest
 from blin.data.dataset import Dataset
 from blin.errors import CheckpointError
 from blin.experiments.comparison import (
-    Interval,
     best_of,
     best_of_each_model,
     compare_with_first,
@@ -107,16 +106,6 @@ def test_rows_are_compared_by_the_means_over_their_seeds(rows: list[Row]) -> Non
     assert best_of(ranked, "NDCG@10", level=1.0, resamples=199) == best.name
     assert best_of(ranked, "NDCG@10", level=1e-9, resamples=199) is None
     assert best_of(ranked[:1], "NDCG@10", level=1.0, resamples=199) is None
-
-
-def test_the_interval_of_a_mean_is_that_of_students_t() -> None:
-    # Of two values the half-width is t(0.975; 1) = 12.706 times half of their distance.
-    found = Interval.of([0.1, 0.2], 0.95)
-    assert found.mean == pytest.approx(0.15)
-    assert found.low == pytest.approx(0.15 - 12.7062 * 0.05, abs=1e-5)
-    assert found.high == pytest.approx(0.15 + 12.7062 * 0.05, abs=1e-5)
-    assert str(Interval.of([0.1, 0.1, 0.1], 0.9)) == "0.1000 ± 0.0000"
-    assert Interval.of([0.1], 0.95) == Interval(0.1, None, None)
 
 
 def test_runs_on_other_sequences_are_left_out(runs: Path, tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from blin.experiments.published import METRICS, PUBLISHED, TABLE_2, Figures
+from blin.experiments.published import METRICS, PUBLISHED, TABLE_1, TABLE_2, Counts, Figures
 
 
 def test_what_is_known_of_the_paper() -> None:
@@ -21,6 +21,16 @@ def test_what_is_known_of_the_paper() -> None:
         assert PUBLISHED[dataset][model].verdict().startswith("impossible: ")
     assert all(each.verdict().startswith("impossible: ") for each in PUBLISHED["ml-1m"].values())
     assert PUBLISHED["sports"] == {}
+
+
+def test_the_paper_counts_the_files_but_for_what_is_told() -> None:
+    assert TABLE_1.keys() == PUBLISHED.keys()
+    assert Counts.of(22363, 12101, 198502).sparsity == pytest.approx(99.93, abs=0.005)
+    for dataset, (counts, error) in TABLE_1.items():
+        follows = Counts.of(counts.users, counts.items, counts.interactions).sparsity
+        agrees = counts.sparsity is None or follows == pytest.approx(counts.sparsity, abs=0.005)
+        assert agrees == (dataset != "beauty")
+        assert bool(error) == (dataset != "yelp")
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from statistics import fmean, stdev
 
 import pytest
 
@@ -16,6 +15,7 @@ from blin.experiments.report import (
     seeds_of,
     sweeps_of,
 )
+from blin.experiments.seeds import Interval
 from blin.models import MODELS
 from experiments.made_runs import PROTOCOL, evaluate_run, make_run
 
@@ -78,10 +78,9 @@ def test_seeds_stand_together_and_other_settings_apart(tmp_path):
     (report,) = gather(paths, resamples=199)
     seeds, other = seeds_of(report.tables[0])
     assert [run.letter for run in seeds.runs] == ["A", "B", "C"]
-    assert seeds.means["HR@10"] == pytest.approx(fmean([0.5, 0.75, 1.0]))
-    assert seeds.spreads["HR@10"] == pytest.approx(stdev([0.5, 0.75, 1.0]))
+    assert seeds.intervals["HR@10"] == Interval.of([0.5, 0.75, 1.0], 0.95)
     assert [run.letter for run in other.runs] == ["D"]
-    assert other.spreads == {}
+    assert other.intervals["HR@10"] == Interval(0.5, None, None)
     assert report.differences == dict.fromkeys("ABC", "dim = 4") | {"D": "dim = 8"}
 
 
@@ -147,6 +146,11 @@ def test_datasets_are_told_apart_by_their_sequences(tmp_path):
         ("history.jsonl", "{", "expected a line of JSON for each epoch"),
         ("history.jsonl", '{"epoch": 1}', "expected a line of JSON for each epoch"),
         ("history.jsonl", "[]", "expected a line of JSON for each epoch"),
+        (
+            "history.jsonl",
+            '{"epoch": 1, "losses": {}, "valid": {}, "seconds": 1e400}',
+            "seconds is inf",
+        ),
         ("eval/test.json", "[1]", "expected an object"),
         ("eval/test.json", '{"metrics": {}}', "expected metrics and their protocol"),
         (

@@ -12,6 +12,7 @@ from xml.etree import ElementTree
 
 import pytest
 
+from blin import markup
 from blin.data.prepare import preprocess
 from blin.experiments.report import gather
 from blin.experiments.report_page import page
@@ -53,6 +54,12 @@ def content(tmp_path_factory: pytest.TempPathFactory, small_log: Path) -> str:
     return page(gather(paths, data_dir=place, resamples=199))
 
 
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pages without their plots, of which the words are asked only: drawing takes longest."""
+    monkeypatch.setattr(markup, "svg", lambda *_, **__: "<svg><title></title></svg>")
+
+
 def test_the_page_stands_alone_and_holds_the_numbers(content):
     parsed = Page(content)
     assert len(parsed.ids) == len(set(parsed.ids))
@@ -71,6 +78,7 @@ def test_the_page_stands_alone_and_holds_the_numbers(content):
     assert "Gini" in parsed.text
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_marks_come_with_what_they_mean(tmp_path):
     paths = [make_run(tmp_path / "a", [1] * 30), make_run(tmp_path / "b", [99] * 30)]
     content = page(gather(paths, resamples=199))
@@ -83,6 +91,7 @@ def test_marks_come_with_what_they_mean(tmp_path):
     assert "compared with nothing" in page(gather(paths[:1]))
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_cut_histories_have_a_table_of_their_own_after_the_usual_one(tmp_path):
     run = make_run(tmp_path / "shop" / "a", RANKS[0])
     evaluate_run(
@@ -92,6 +101,7 @@ def test_cut_histories_have_a_table_of_their_own_after_the_usual_one(tmp_path):
     assert titles[:2] == ["Test items, full ranking", "Test items, full ranking, history last-3"]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_passports_that_look_alike_are_named_by_what_differs(tmp_path):
     paths = [make_run(tmp_path / "a", [1] * 9), make_run(tmp_path / "b", [1] * 9)]
     evaluate_run(paths[1], [1] * 9, protocol={"ties": "random"})
@@ -105,6 +115,7 @@ def test_the_same_runs_give_the_same_bytes(tmp_path):
     assert page(gather(paths, resamples=199)) == page(gather(paths, resamples=199))
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_datasets_have_parts_of_their_own(tmp_path):
     paths = [make_run(tmp_path / name, [1, 2, 3]) for name in "ab"]
     config = (paths[1] / "config.toml").read_text().replace('"shop"', '"mall"')

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
-from statistics import mean, stdev
 
 from blin.data.dataset import Dataset
 from blin.experiments.outcomes import Outcome
 from blin.experiments.points import Point, Trial
-from blin.experiments.results import Results, Spread, write_results
+from blin.experiments.results import Results, write_results
+from blin.experiments.seeds import Interval
 from blin.experiments.side_by_side import Change
 
 VALID = {"a": [0.20, 0.26, 0.23], "b": [0.30], "c": [0.21]}
@@ -32,10 +33,14 @@ def test_the_best_is_chosen_by_the_mean_of_the_validation() -> None:
     found = results()
     assert [row.point.name for row in found.rows] == ["a", "b", "c"]
     assert found.best is not None and found.best.point.name == "b"
-    spread = found.rows[0].spread("valid", "NDCG@10")
-    assert spread == Spread(mean(VALID["a"]), stdev(VALID["a"]))
-    assert str(spread) == "0.2300 ± 0.0300"
-    assert str(found.rows[1].spread("test", "HR@10")) == "0.4000"
+    interval = found.rows[0].interval("valid", "NDCG@10")
+    assert interval == Interval.of(VALID["a"], 0.95)
+    # t(0.975; 2) = 4.3027 times the deviation, .03, by the root of the three seeds.
+    assert str(interval) == "0.2300 ± 0.0745"
+    columns, rows = found.table(confidence=0.5)
+    # t(0.75; 2) = 0.8165
+    assert rows[0][columns.index("valid NDCG@10")] == "0.2300 ± 0.0141"
+    assert str(found.rows[1].interval("test", "HR@10")) == "0.4000"
     assert found.failures == {"d, seed 0": "no luck"}
     assert Results().best is None
 
@@ -54,9 +59,11 @@ def test_the_files_of_a_sweep(tmp_path: Path, small_dataset: Dataset) -> None:
     assert kept["fingerprint"] == small_dataset.fingerprint
     assert kept["failed"] == [{"trial": "d, seed 0", "reason": "no luck"}]
     first = kept["points"][0]
-    assert first["valid"]["NDCG@10"] == {"mean": mean(VALID["a"]), "deviation": stdev(VALID["a"])}
+    assert first["valid"]["NDCG@10"] == asdict(Interval.of(VALID["a"], 0.95))
+    assert kept["points"][1]["test"]["NDCG@10"] == {"mean": 0.3, "low": None, "high": None}
     assert [run["seed"] for run in first["runs"]] == [0, 1, 2]
     lines = (tmp_path / "sweep" / "sweep.md").read_text().splitlines()
+    assert lines[0] == f"{small_dataset.name}. Mean over seeds ± half of its 95 % interval."
     assert lines[5].startswith("| best | b | 1 | 0.4000 | 0.3000 |")
     assert sorted(file.name for file in (tmp_path / "sweep").iterdir()) == [
         "sweep.json",

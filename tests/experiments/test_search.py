@@ -39,10 +39,11 @@ def outcome(value: float) -> Outcome:
 def answer(search: Search, *, most: int = 1000) -> list[tuple[int, float, str]]:
     """Trains one after the other, in thought: more dropout does better."""
     seen = []
-    while len(seen) < most and (trial := search.next()) is not None:
-        search.ended(trial, outcome(float(str(trial.settings["dropout"]))))
-        found = trial.settings
-        seen.append((int(str(found["dim"])), float(str(found["dropout"])), str(found["padding"])))
+    with search:
+        while len(seen) < most and (trial := search.next()) is not None:
+            search.ended(trial, outcome(float(str(trial.settings["dropout"]))))
+            at = trial.settings
+            seen.append((int(str(at["dim"])), float(str(at["dropout"])), str(at["padding"])))
     return seen
 
 
@@ -71,16 +72,16 @@ def test_a_search_that_is_stopped_asks_what_it_would_have_asked(
 def test_a_point_of_which_a_training_fails_is_not_chosen_by(
     small_dataset: Dataset, tmp_path: Path
 ) -> None:
-    search = search_in(tmp_path, small_dataset, points=2)
-    first, second = search.next(), search.next()
-    assert first is not None and second is not None and first.point == second.point
-    search.ended(first, outcome(0.3))
-    search.ended(second, None)
-    third = search.next()
-    assert third is not None and third.point.startswith("1: ")
-    again = search_in(tmp_path, small_dataset, points=2)
-    assert (trial := again.next()) is not None and trial.point.startswith("1: ")
-    assert again.next() is not None and again.next() is None
+    with search_in(tmp_path, small_dataset, points=2) as search:
+        first, second = search.next(), search.next()
+        assert first is not None and second is not None and first.point == second.point
+        search.ended(first, outcome(0.3))
+        search.ended(second, None)
+        third = search.next()
+        assert third is not None and third.point.startswith("1: ")
+    with search_in(tmp_path, small_dataset, points=2) as again:
+        assert (trial := again.next()) is not None and trial.point.startswith("1: ")
+        assert again.next() is not None and again.next() is None
 
 
 def test_values_that_do_not_go_together_cost_a_point(
@@ -88,12 +89,12 @@ def test_values_that_do_not_go_together_cost_a_point(
 ) -> None:
     results = Results()
     space = {"dim": [9, 16], "num_heads": [2, 3]}
-    search = search_in(
+    with search_in(
         tmp_path, small_dataset, points=12, space=space, base={}, seeds=(0,), results=results
-    )
-    while (trial := search.next()) is not None:
-        assert int(str(trial.settings["dim"])) % int(str(trial.settings["num_heads"])) == 0
-        search.ended(trial, outcome(0.1))
+    ) as search:
+        while (trial := search.next()) is not None:
+            assert int(str(trial.settings["dim"])) % int(str(trial.settings["num_heads"])) == 0
+            search.ended(trial, outcome(0.1))
     assert len(results.points) + len(results.failures) == 12
     assert results.failures and all("divisor" in why for why in results.failures.values())
 
@@ -109,10 +110,44 @@ def test_another_search_is_not_gone_on_with(small_dataset: Dataset, tmp_path: Pa
     ):
         with pytest.raises(ConfigError, match="has another search"):
             search_in(tmp_path, small_dataset, points=2, **changed)
-    (tmp_path / "other").mkdir()
-    (tmp_path / "other" / STORAGE).write_text("no journal\n")
-    with pytest.raises(BlinError, match=STORAGE):
-        search_in(tmp_path / "other", small_dataset, points=2)
+
+
+@pytest.mark.parametrize(
+    "content", [b"no journal\n", b"\xff\xfe\n", b"[1]\n", b"null\n", b"{}\n", b'{"op_code": 99}\n']
+)
+def test_what_is_no_search_is_said_in_one_line(
+    small_dataset: Dataset, tmp_path: Path, content: bytes
+) -> None:
+    (tmp_path / STORAGE).write_bytes(content)
+    with pytest.raises(
+        BlinError, match=f"{STORAGE}: expected a search of Optuna, found: "
+    ) as error:
+        search_in(tmp_path, small_dataset, points=2)
+    assert "\n" not in str(error.value)
+
+
+def test_a_search_that_was_killed_while_it_wrote_goes_on(
+    small_dataset: Dataset, tmp_path: Path
+) -> None:
+    whole = answer(search_in(tmp_path / "whole", small_dataset, points=6))
+    written = (tmp_path / "whole" / STORAGE).read_bytes()
+    for lost in (1, 40, 400, len(written)):
+        place = tmp_path / f"killed-{lost}"
+        place.mkdir()
+        (place / STORAGE).write_bytes(written[: len(written) - lost])
+        (place / f"{STORAGE}.lock").symlink_to(STORAGE)  # Optuna's, as it lies there then
+        assert answer(search_in(place, small_dataset, points=6)) == whole
+        # It is whole again: what was written since begins lines of its own.
+        assert answer(search_in(place, small_dataset, points=6)) == whole
+
+
+def test_two_do_not_search_in_one_place_at_once(small_dataset: Dataset, tmp_path: Path) -> None:
+    with (
+        search_in(tmp_path, small_dataset, points=2),
+        pytest.raises(BlinError, match=r"process \d+ is searching there: wait until it ends"),
+    ):
+        search_in(tmp_path, small_dataset, points=2)
+    assert len(answer(search_in(tmp_path, small_dataset, points=2))) == 4
 
 
 @pytest.mark.parametrize(
@@ -134,10 +169,10 @@ def test_whole_numbers_stay_whole_and_some_ranges_are_logarithmic(
     small_dataset: Dataset, tmp_path: Path
 ) -> None:
     space = {"dim": Range(8, 4096, log=True), "learning_rate": Range(1e-5, 0.1, log=True)}
-    search = search_in(tmp_path, small_dataset, points=9, space=space, base={"num_heads": 1})
     rates = []
-    while (trial := search.next()) is not None:
-        assert isinstance(trial.settings["dim"], int)
-        rates.append(float(str(trial.settings["learning_rate"])))
-        search.ended(trial, outcome(0.1))
+    with search_in(tmp_path, small_dataset, points=9, space=space, base={"num_heads": 1}) as search:
+        while (trial := search.next()) is not None:
+            assert isinstance(trial.settings["dim"], int)
+            rates.append(float(str(trial.settings["learning_rate"])))
+            search.ended(trial, outcome(0.1))
     assert sum(rate < 0.01 for rate in rates) > len(rates) / 2

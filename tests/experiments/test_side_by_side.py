@@ -56,43 +56,14 @@ def train(
     return [(change.trial.point, change.state) for change in changes if change.state != "step"]
 
 
-def test_two_at_once_come_to_what_each_comes_to_alone(
+def test_ctrl_c_saves_all_and_two_at_once_go_on_to_what_each_comes_to_alone(
     small_dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place = place_of(small_dataset, tmp_path)
-    trials = [trial_of(small_dataset, "a"), trial_of(small_dataset, "b", kl_weight=0.0)]
-    states = train(trials, place)
-    for name in "ab":
-        mine = [state for point, state in states if point == name]
-        assert mine == ["begins", "epoch", "epoch", "epoch", "finished"]
-    alone = {
-        trial.point: trainer.train(
-            small_dataset,
-            settings=trial.settings,
-            runs_dir=tmp_path / "alone",
-            device="cpu",
-            threads=1,
-        )
-        for trial in trials
-    }
-    known = KnownRuns(place.runs_dir, small_dataset)
-    for trial in trials:
-        run, outcome = known.find(trial) or (Path(), None)
-        expected = alone[trial.point]
-        assert weights_of(run) == weights_of(expected.run)
-        assert outcome is not None
-        assert (outcome.test, outcome.valid) == (expected.metrics, expected.valid_metrics)
-        assert (outcome.epochs, outcome.best_epoch) == (expected.epochs, expected.best_epoch)
-    assert (place.runs_dir / "latest").resolve().parent == place.runs_dir / small_dataset.name
-    assert not place.logs.exists()
-
-    monkeypatch.setattr(side_by_side.subprocess, "Popen", None)  # no process is started again
-    assert train(trials, place) == [("a", "known"), ("b", "known")]
-
-
-def test_ctrl_c_saves_all_and_the_same_call_goes_on(small_dataset: Dataset, tmp_path: Path) -> None:
-    place = place_of(small_dataset, tmp_path)
-    trials = [trial_of(small_dataset, "a", epochs=40), trial_of(small_dataset, "later", epochs=41)]
+    trials = [
+        trial_of(small_dataset, "a", epochs=40),
+        trial_of(small_dataset, "b", kl_weight=0.0),
+    ]
     states: list[str] = []
 
     def also(change: Change) -> None:
@@ -103,18 +74,34 @@ def test_ctrl_c_saves_all_and_the_same_call_goes_on(small_dataset: Dataset, tmp_
     with pytest.raises(KeyboardInterrupt):
         train(trials, place, jobs=1, also=also)
     assert states[-1] == "a: stopped"
-    assert not any(state.startswith("later") for state in states)
+    assert not any(state.startswith("b") for state in states)
     (run,) = (place.runs_dir / small_dataset.name).glob("*-blin-s0")
     assert outcome_of(run) is None
     assert (run / "checkpoints" / "last.safetensors").exists()
 
-    assert train(trials[:1], place)[0] == ("a", "goes on")
-    finished = outcome_of(run)
-    assert finished is not None
-    alone = trainer.train(
-        small_dataset, settings=trials[0].settings, runs_dir=tmp_path / "alone", device="cpu"
-    )
-    assert weights_of(run) == weights_of(alone.run)
+    changes = train(trials, place)
+    assert ("a", "goes on") in changes and changes.count(("a", "finished")) == 1
+    mine = [state for point, state in changes if point == "b"]
+    assert mine == ["begins", "epoch", "epoch", "epoch", "finished"]
+    known = KnownRuns(place.runs_dir, small_dataset)
+    for trial in trials:
+        expected = trainer.train(
+            small_dataset,
+            settings=trial.settings,
+            runs_dir=tmp_path / "alone",
+            device="cpu",
+            threads=1,
+        )
+        run, outcome = known.find(trial) or (Path(), None)
+        assert weights_of(run) == weights_of(expected.run)
+        assert outcome is not None
+        assert (outcome.test, outcome.valid) == (expected.metrics, expected.valid_metrics)
+        assert (outcome.epochs, outcome.best_epoch) == (expected.epochs, expected.best_epoch)
+    assert (place.runs_dir / "latest").resolve().parent == place.runs_dir / small_dataset.name
+    assert not place.logs.exists()
+
+    monkeypatch.setattr(side_by_side.subprocess, "Popen", None)  # no process is started again
+    assert train(trials, place) == [("a", "known"), ("b", "known")]
 
 
 ACTOR = """

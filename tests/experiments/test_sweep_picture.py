@@ -33,7 +33,7 @@ def rows(values: dict[float, list[float]] = TESTED) -> list[Row]:
     return found
 
 
-def test_lines_go_through_the_means_and_bars_have_the_deviation(
+def test_lines_go_through_the_means_and_bars_are_their_intervals(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept = []
@@ -50,8 +50,8 @@ def test_lines_go_through_the_means_and_bars_have_the_deviation(
         assert list(valid.get_ydata()) == pytest.approx([more + y for y in (0.31, 0.33, 0.40)])
         assert list(best.get_xdata()) == [3, 3]
         (_, bar, _), _ = (each.get_segments() for each in axes.collections)
-        # Of two values the deviation is their distance by the root of two.
-        assert bar[:, 1] - (0.33 + more) == pytest.approx([-0.06 / 2**0.5, 0.06 / 2**0.5])
+        # Of two values half of the interval is t(0.975; 1) = 12.706 times half of their distance.
+        assert bar[:, 1] - (0.33 + more) == pytest.approx([-12.7062 * 0.03, 12.7062 * 0.03])
         # 0.1 would stand upon 0.
         assert [label.get_text() for label in axes.get_xticklabels()] == ["0", "", "3"]
 
@@ -65,7 +65,7 @@ def test_values_of_all_sizes_stand_on_a_logarithmic_axis(
     for axes in kept[0].axes:
         assert axes.get_xscale() == "log"
         assert [label.get_text() for label in axes.get_xticklabels()] == ["0.001", "0.01", "0.1"]
-        # One seed has no deviation.
+        # One seed has no interval.
         assert len(axes.collections) == 0
 
 

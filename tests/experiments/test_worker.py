@@ -36,8 +36,10 @@ def test_where_nobody_listens_any_more_the_training_is_asked_to_stop() -> None:
     before = signal.signal(signal.SIGTERM, _terminate)
     try:
         with open(writing, "w", buffering=1, encoding="utf-8") as stream:  # noqa: PTH123
+            speaker = Speaker(stream)
             with pytest.raises(Terminated):
-                Speaker(stream).say("anything")
+                speaker.say("anything")
+            speaker.say("stopped")  # while it ends it is not stopped again
             os.dup2(os.open(os.devnull, os.O_WRONLY), writing)
     finally:
         signal.signal(signal.SIGTERM, before)

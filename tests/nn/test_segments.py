@@ -48,6 +48,17 @@ def test_split_is_the_loop_and_join_takes_it_back(segments: list[list[int]]) -> 
     assert torch.equal(rows.join(split), torch.where(real, x, 0.0))
 
 
+@given(rows_of_segments())
+def test_steps_are_those_of_all_segments_the_longest_first(segments: list[list[int]]) -> None:
+    expected = sorted(segment_rows(segments), key=len, reverse=True)
+    width = len(segments[0])
+    longest = max(map(len, expected), default=0)
+    steps = [[each[step] for each in expected if step < len(each)] for step in range(longest)]
+    places, counts = SegmentRows.of(torch.tensor(segments)).steps()
+    assert counts.tolist() == [len(step) for step in steps]
+    assert places.tolist() == [row * width + column for step in steps for row, column in step]
+
+
 def test_a_gradient_goes_there_and_back() -> None:
     segments = torch.tensor(ROWS)
     rows = SegmentRows.of(segments)

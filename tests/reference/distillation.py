@@ -46,7 +46,7 @@ def normed(x: Tensor) -> Tensor:
 
 
 def mapped(x: Tensor, weights: Mapping[str, Tensor], name: str, layer: int) -> Tensor:
-    matrix, bias = weights[f"{name}.weight"][layer], weights[f"{name}.bias"][layer, 0]
+    matrix, bias = weights[f"{name}.weight"][layer], weights[f"{name}.bias"][layer]
     row = normed(x)
     return torch.stack([(row * matrix[:, k]).sum() + bias[k] for k in range(matrix.shape[1])])
 

@@ -51,28 +51,31 @@ def ablate(
       D  blin-dwc  no convolution
       E  blin-bkl  no agreement of two views
 
-    All have the same settings but for what is taken away. Each is compared with A on the test
+    All have the same settings but for what is taken away; settings that lack it already are
+    refused. Each is compared with A on the test
     items, user by user, the mean over the seeds standing for a user. As with blin sweep, the same
     command goes on, and no finished run is repeated.
     """
-    from blin.experiments.ablation import ablation
+    from blin.experiments.ablation import ablation, check_ablation
     from blin.experiments.points import check
 
     _, base = base_of(config, ("blin",), {"epochs": epochs})
-    points = ablation(merged_settings(base, {}, assignments), seeds or (0,))
+    base = merged_settings(base, {}, assignments)
+    points = ablation(base, seeds or (0,))
     check(points)
+    check_ablation(base)
     output = trainings.output
     opened = open_dataset(dataset, data_dir=data_dir, output=output, may_fetch=not dry_run)
     if dry_run:
         trainings.show_plan(points, opened)
         return
     results = trainings.train_points(points, opened, name=NAME)
-    trainings.show(results, opened, title=NAME, name=NAME)
+    trainings.show(results, opened, title=NAME, name=NAME, confidence=confidence)
     comparisons = compared(results, opened, trainings, confidence=confidence, resamples=resamples)
     output.result(
         {
             "directory": str(trainings.directory(opened, NAME)),
-            **results.as_json(),
+            **results.as_json(confidence),
             "comparisons": [asdict(each) for each in comparisons],
         }
     )
@@ -93,7 +96,7 @@ def compared(
     from blin.experiments.report import letter_of
 
     rows = results.rows
-    if len(rows) < 2 or rows[0].point.name != next(iter(ABLATIONS)):
+    if len(rows) < 2 or rows[0].point.model != next(iter(ABLATIONS)):
         return []
     output = trainings.output
     with output.bar("rank the test items") as advance:
@@ -105,7 +108,8 @@ def compared(
         each.name: {m + each.suffix: each.interval(m, confidence).mean for m in METRICS}
         for each in ranked
     }
-    letters = {name: letter_of(place) for place, name in enumerate(ABLATIONS)}
+    of_models = {model: letter_of(place) for place, model in enumerate(ABLATIONS)}
+    letters = {point.name: of_models[point.model] for point in results.points}
     output.note()
     output.note(", ".join(f"{letter}: {name}" for name, letter in letters.items()))
     show_comparisons(comparisons, means, letters, confidence=confidence, show=output.table)

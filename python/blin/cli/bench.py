@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import asdict
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,12 +18,11 @@ if TYPE_CHECKING:
 
 
 @click.command(cls=options.Command, short_help="Measure what attention costs, by length.")
-@click.option(
-    "--models",
-    cls=options.Several,
+@partial(
+    options.models,
+    help="Models with softmax or linear attention.",
+    told="sasrec bert4rec blin",
     default=("sasrec", "bert4rec", "blin"),
-    metavar="NAME...",
-    help="Models with softmax or linear attention.  [default: sasrec bert4rec blin]",
 )
 @click.option(
     "--lengths",
@@ -79,39 +78,57 @@ def bench(
 
         check_picture(out)
     settings = merged_settings({}, {}, assignments)
-    from blin.experiments.bench import Work, draw, epoch_seconds, measure
+    from blin.experiments.bench import Work, draw
+    from blin.experiments.kept_costs import costs_as_json
 
     work = Work(users, items, batch_size, steps, device, threads, seed, limit, settings)
+    outcomes = measure_costs(models, lengths, work, output)
+    if out is not None:
+        draw(outcomes, out, work=work)
+    told = costs_as_json(outcomes, work)
+    output.result({**told, "picture": None if out is None else str(out)})
+    show_costs(outcomes, work, output)
+
+
+def measure_costs(
+    models: Sequence[str],
+    lengths: Sequence[int],
+    work: Work,
+    output: Output,
+    *,
+    kept_in: Path | None = None,
+) -> list[Outcome]:
+    """Measures all cases, and says how it goes.
+
+    Args:
+        models: as for :func:`blin.experiments.bench.measure`.
+        lengths: likewise.
+        work: likewise.
+        output: where it is said.
+        kept_in: a file whose cases are not measured again, and which keeps each one that is.
+    """
+    from blin.experiments.bench import measure
+    from blin.experiments.kept_costs import read_costs, write_costs
+
+    known = read_costs(kept_in, work) if kept_in is not None else []
+    measured: list[Outcome] = []
     with output.bar("measure") as advance:
 
         def tell(outcome: Outcome, done: int, total: int) -> None:
             advance(done, total)
+            if outcome in known:
+                return
+            measured.append(outcome)
+            if kept_in is not None:
+                write_costs(kept_in, [*known, *measured], work)
             if not output.live:
                 output.note(_line(outcome))
 
-        outcomes = measure(models, lengths, work=work, on_outcome=tell)
-    if out is not None:
-        draw(outcomes, out, work=work)
-    output.result(
-        {
-            "work": asdict(work),
-            "picture": None if out is None else str(out),
-            "cases": [
-                {
-                    **asdict(each.case),
-                    "cost": None if each.cost is None else asdict(each.cost),
-                    "seconds_per_step": each.cost and each.cost.step,
-                    "seconds_per_epoch": each.cost and epoch_seconds(each.cost, work),
-                    "reason": each.reason or None,
-                }
-                for each in outcomes
-            ],
-        }
-    )
-    _show(outcomes, work, output)
+        return measure(models, lengths, work=work, known=known, on_outcome=tell)
 
 
-def _show(outcomes: list[Outcome], work: Work, output: Output) -> None:
+def show_costs(outcomes: Sequence[Outcome], work: Work, output: Output) -> None:
+    """Prints both attentions of each model side by side."""
     from blin.experiments.bench import EPOCHS, epoch_seconds
 
     def seconds(cost: Cost) -> float:

@@ -52,9 +52,10 @@ if TYPE_CHECKING:
     "--metric",
     "metrics",
     multiple=True,
+    callback=options.separated,
     default=("HR@10", "NDCG@10"),
-    metavar="NAME",
-    help="What to compare by; may be given several times.  [default: HR@10, NDCG@10]",
+    metavar="NAME,...",
+    help="What to compare by: --metric NDCG@10,MRR, or several times.  [default: HR@10,NDCG@10]",
 )
 @click.option("--all-pairs", is_flag=True, help="Compare each with each, not all with the first.")
 @options.resampling
@@ -106,6 +107,7 @@ def compare(
     if last is not None and evaluation is not None:
         raise click.UsageError("give either --last or --evaluation")
     evaluation = evaluation or "test"
+    metrics = tuple(dict.fromkeys(metrics))
     if dataset is not None:
         from blin.cli.comparison_table import compare_all
 

@@ -46,46 +46,42 @@ def compare_all(
         protocols.append({"negatives": negatives})
     if last is not None:
         protocols.append({"last": last})
+    # Nothing is shown before all of it is there.
+    ranked = [
+        rank_rows(rows, **each, device=device, data_dir=data_dir, output=output)
+        for each in protocols
+    ]
     return {
         "dataset": dataset,
         "protocols": [
             show_rows(
-                rows,
-                **each,
+                each,
                 metrics=metrics,
                 confidence=confidence,
                 resamples=resamples,
                 seed=seed,
-                device=device,
-                data_dir=data_dir,
                 show_markdown=markdown,
                 output=output,
             )
-            for each in protocols
+            for each in ranked
         ],
     }
 
 
-def show_rows(
+def rank_rows(
     rows: Sequence[Row],
     *,
-    metrics: Sequence[str],
-    confidence: float,
-    resamples: int,
-    seed: int,
-    device: str,
-    data_dir: Path | None,
-    show_markdown: bool,
-    output: Output,
     negatives: int | None = None,
     last: int | None = None,
-) -> dict[str, object]:
-    """Prints the table of one protocol, and returns it as JSON has it."""
-    from blin.evaluation.protocol import protocol_title
-    from blin.experiments.comparison import best_of, rank
+    device: str,
+    data_dir: Path | None,
+    output: Output,
+) -> list[Ranked]:
+    """Returns the rows with their ranks by one protocol; see `blin.experiments.comparison`."""
+    from blin.experiments.comparison import rank
 
     with output.bar("rank the test items") as advance:
-        ranked = rank(
+        return rank(
             rows,
             data_dir=data_dir,
             negatives=negatives,
@@ -93,6 +89,23 @@ def show_rows(
             device=device,
             on_progress=advance,
         )
+
+
+def show_rows(
+    ranked: Sequence[Ranked],
+    *,
+    metrics: Sequence[str],
+    confidence: float,
+    resamples: int,
+    seed: int,
+    show_markdown: bool,
+    output: Output,
+) -> dict[str, object]:
+    """Prints the table of one protocol, and returns it as JSON has it."""
+    from blin.evaluation.protocol import protocol_title
+    from blin.experiments.comparison import best_of
+    from blin.experiments.seeds import interval_note
+
     protocol, suffix = ranked[0].evaluations[0].protocol, ranked[0].suffix
     level = 1 - confidence
     marked = {
@@ -113,8 +126,7 @@ def show_rows(
         title=protocol_title(protocol),
     )
     output.note(
-        f"Mean over seeds ± half of its {100 * confidence:g} % interval; * better than every other "
-        f"row, p (Holm) at most {level:.2g}"
+        f"{interval_note(confidence)}; * better than every other row, p (Holm) at most {level:.2g}"
     )
     return {
         "protocol": protocol,

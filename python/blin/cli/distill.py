@@ -145,6 +145,7 @@ def distill(
         )
         show_forecast(found, output)
         return
+    output.note(f"learns from {distillation.teacher}, {distillation.model}")
     with training_display(output) as display, saying_how_to_resume(display):
         result = trainer.train(
             opened,

@@ -78,6 +78,7 @@ if TYPE_CHECKING:
     help="Also measure the lists: coverage, novelty, share of popular items, Gini.",
 )
 @options.seed
+@options.threads
 @options.device
 @options.moved_data_dir
 @options.runs_dir
@@ -94,6 +95,7 @@ def evaluate(
     groups: bool,
     beyond_accuracy: bool,
     seed: int,
+    threads: int | None,
     device: str,
     data_dir: Path | None,
     runs_dir: Path,
@@ -113,7 +115,7 @@ def evaluate(
     from blin.checkpoint import find_run, load_run
     from blin.evaluation.evaluator import evaluate as rank
 
-    found = load_run(find_run(runs_dir, run), device=device)
+    found = load_run(find_run(runs_dir, run), device=device, threads=threads)
     dataset = found.dataset(data_dir=data_dir)
     evaluations = []
     for shown in dict.fromkeys(last) or (None,):

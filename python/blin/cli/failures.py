@@ -108,6 +108,8 @@ def describe(error: BaseException) -> tuple[str, int]:
     kind = type(error).__name__  # torch is not imported just to fail
     if kind == "OutOfMemoryError":
         return "out of memory on the device: lower --batch-size or choose another --device", 1
+    if "DefaultCPUAllocator" in str(error):  # torch has no exception for the memory of a CPU
+        return "out of memory", 1
     text = " ".join(f"{kind}: {error}".split())
     return f"{text} (this is a bug in blin; BLIN_DEBUG=1 shows the traceback)", 1
 

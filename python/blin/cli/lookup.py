@@ -29,7 +29,8 @@ def open_dataset(name: str, *, data_dir: Path, output: Output, may_fetch: bool =
 
     if Path(name).is_file():
         raise DataError(f"{name} is a log, not a prepared dataset: run blin preprocess {name}")
-    if is_dataset(data_dir / name) or (data_dir / name).exists() or is_dataset(Path(name)):
+    named = name not in ("", ".", "..") and (data_dir / name).exists()
+    if is_dataset(data_dir / name) or named or is_dataset(Path(name)):
         return load_dataset(name, data_dir=data_dir)
     if name not in DATASETS:
         raise DataError(_unknown(name, prepared_names(data_dir), list(DATASETS), data_dir))

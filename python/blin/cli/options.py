@@ -63,6 +63,16 @@ def repeat_names(args: list[str], names: set[str]) -> list[str]:
     return [*spelled, current] if current is not None and first else spelled
 
 
+def separated(
+    context: click.Context, parameter: click.Parameter, values: Sequence[str]
+) -> tuple[str, ...]:
+    """Returns the values of a repeatable option, each of which may be several: ``HR@10,MRR``.
+
+    It is the callback of an option that `Several` cannot be, beside positional arguments.
+    """
+    return tuple(part.strip() for value in values for part in value.split(","))
+
+
 def log_layout(command: Function) -> Function:
     """Adds what says how a log is read where recognising it goes wrong."""
     layout = (
@@ -131,6 +141,28 @@ def assignments(command: Function) -> Function:
         metavar="KEY=VALUE",
         multiple=True,
         help="Any other setting; may be given several times.",
+    )(command)
+
+
+def models(
+    command: Function, *, help: str, told: str, default: tuple[str, ...] | None = None
+) -> Function:
+    """Adds ``--models``, or ``--model``, of one name or several.
+
+    Args:
+        command: what it is added to.
+        help: what is done with them.
+        told: the default, as the help text has it.
+        default: None for none.
+    """
+    return click.option(
+        "--models",
+        "--model",
+        "models",
+        cls=Several,
+        default=default,
+        metavar="NAME...",
+        help=f"{help}  [default: {told}]",
     )(command)
 
 

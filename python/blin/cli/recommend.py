@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 @click.option("--out", type=click.Path(path_type=Path), help="Write to this .parquet or .csv file.")
 @options.count("--k", default=10, help="Items per user.")
 @click.option("--include-seen", is_flag=True, help="Also recommend what a user has had already.")
+@options.threads
 @options.device
 @options.moved_data_dir
 @options.runs_dir
@@ -46,6 +47,7 @@ def recommend(
     out: Path | None,
     k: int,
     include_seen: bool,
+    threads: int | None,
     device: str,
     data_dir: Path | None,
     runs_dir: Path,
@@ -66,7 +68,7 @@ def recommend(
     from blin.checkpoint import find_run, load_run
     from blin.inference import recommend as inference
 
-    found = load_run(find_run(runs_dir, run), device=device)
+    found = load_run(find_run(runs_dir, run), device=device, threads=threads)
     tables: Iterable[pa.Table]
     if everybody:
         tables = inference.recommend_all(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -138,7 +139,7 @@ def several_values(assignments: Sequence[str]) -> dict[str, list[object] | Range
             low, high = float(ends[1]), float(ends[2])
         except ValueError:
             low, high = 1.0, 0.0
-        if not low < high or (ends[3] and low <= 0):
+        if not low < high < math.inf or (ends[3] and low <= 0):
             above = " above 0" if ends[3] else ""
             raise click.UsageError(f"--set: expected {name}=LOW..HIGH{above}, found {text}")
         found[name] = Range(low, high, log=ends[3] is not None)
@@ -157,5 +158,5 @@ def _value(text: str) -> object:
     """Reads a value as TOML does; anything TOML would refuse is text."""
     try:
         return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):  # also numbers of thousands of digits, and deep lists
         return text

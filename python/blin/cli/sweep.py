@@ -25,13 +25,10 @@ if TYPE_CHECKING:
 
 @click.command(cls=options.Command, short_help="Train with many settings; say which do best.")
 @partial(options.dataset, default="that of the --grid file")
-@click.option(
-    "--model",
-    "models",
-    cls=options.Several,
-    metavar="NAME...",
-    help="What to train, one or several; blin models lists them.  [default: that of the --config "
-    "file, or blin]",
+@partial(
+    options.models,
+    help="What to train, one or several; blin models lists them.",
+    told="that of the --config file, or blin",
 )
 @click.option(
     "--set",
@@ -51,7 +48,7 @@ if TYPE_CHECKING:
     "grid_file",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="A TOML file of named runs, in place of --model, --config and --set.",
+    help="A TOML file of named runs, in place of --models, --config and --set.",
 )
 @click.option(
     "--optuna",
@@ -106,7 +103,7 @@ def sweep(
         )
     if grid_file is not None and (models or axes or config or one_at_a_time):
         raise click.UsageError(
-            "--grid names models and settings: leave out --model, --set, --config and "
+            "--grid names models and settings: leave out --models, --set, --config and "
             "--one-at-a-time"
         )
     if grid_file is None and dataset is None:
@@ -121,7 +118,8 @@ def sweep(
     if grid_file is not None:
         override = {} if epochs is None else {"epochs": epochs}
         read = read_grid(grid_file, override=override, seeds=seeds or None)
-        points, name = read.points, name or grid_file.stem
+        # A file may be called what no directory should be, such as "...toml".
+        points, name = read.points, name or re.sub(r"[^\w=,.-]|^[.-]", "_", grid_file.stem)
         dataset = dataset or read.dataset
         if dataset is None:
             raise click.UsageError(f"give --dataset NAME: {grid_file} names none")
@@ -174,7 +172,7 @@ def _search(
     from blin.experiments.search import Search
 
     results = Results()
-    schedule = Search(
+    with Search(
         trainings.directory(dataset, name),
         dataset,
         model=model,
@@ -183,8 +181,8 @@ def _search(
         seeds=seeds,
         points=num_points,
         results=results,
-    )
-    trainings.train(schedule, results, dataset, total=num_points * len(seeds), name=name)
+    ) as schedule:
+        trainings.train(schedule, results, dataset, total=num_points * len(seeds), name=name)
     return results
 
 

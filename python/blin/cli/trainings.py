@@ -111,13 +111,23 @@ class Trainings:
         self.output.result([dict(zip(columns, row, strict=True)) for row in rows])
         self.output.table(columns, rows)
 
-    def show(self, results: Results, dataset: Dataset, *, title: str, name: str) -> None:
+    def show(
+        self,
+        results: Results,
+        dataset: Dataset,
+        *,
+        title: str,
+        name: str,
+        confidence: float = 0.95,
+    ) -> None:
         """Prints the table of results and what failed."""
-        columns, rows = results.table()
+        from blin.experiments.seeds import interval_note
+
+        columns, rows = results.table(confidence)
         if rows:
             self.output.table(columns, rows, title=f"{dataset.name}: {title}")
             self.output.note(
-                f"Mean over seeds ± the standard deviation of one; the best by valid {METRIC}. "
+                f"{interval_note(confidence)}; the best by valid {METRIC}. "
                 f"Kept in {self.directory(dataset, name)}"
             )
         for trial, reason in results.failures.items():

@@ -101,6 +101,7 @@ def compare(
     if resamples < 99:
         raise ConfigError(f"resamples: expected at least 99, found {resamples}")
     _check_all_alike(evaluations)
+    metrics = list(dict.fromkeys(metrics))
     names = list(evaluations)
     values = {m: {n: values_of(e, m) for n, e in evaluations.items()} for m in metrics}
     pairs = combinations(names, 2) if all_pairs else ((names[0], name) for name in names[1:])

@@ -49,6 +49,9 @@ _HELD_OUT = 3
 """Items of a history that fill no position: the first has nothing to be predicted from, two are
 held out."""
 
+_LONGEST = 1_000_000
+"""Seconds that a case may take at most: what no system waits for is no limit."""
+
 _TAIL = 300
 """Characters of what a process that failed said last."""
 
@@ -117,6 +120,15 @@ class Cost:
     device: str
     threads: int
 
+    @classmethod
+    def of(cls, told: Mapping[str, Any]) -> Cost:
+        """Returns one that went through JSON."""
+        lists = {
+            "seconds": tuple(told["seconds"]),
+            "shapes": tuple(tuple(shape) for shape in told["shapes"]),
+        }
+        return cls(**{**told, **lists})
+
     @property
     def step(self) -> float:
         """The median of the seconds."""
@@ -142,6 +154,7 @@ def measure(
     lengths: Sequence[int] = LENGTHS,
     *,
     work: Work,
+    known: Sequence[Outcome] = (),
     on_outcome: Callable[[Outcome, int, int], None] | None = None,
 ) -> list[Outcome]:
     """Measures each model with both attentions at each length.
@@ -153,6 +166,7 @@ def measure(
         models: keys of ``MODELS`` whose blocks have an attention that can be exchanged.
         lengths: positions of a row.
         work: what is alike in all cases.
+        known: outcomes of the same work, which are not measured again.
         on_outcome: called with each outcome, the cases done and the cases to do.
 
     Raises:
@@ -162,19 +176,34 @@ def measure(
     lengths = sorted(set(lengths))
     _check(models, lengths, work)
     outcomes: list[Outcome] = []
+    before = {each.case: each for each in known}
     total = len(models) * len(lengths) * len(ATTENTIONS)
     with tempfile.TemporaryDirectory(prefix="blin-bench-") as scratch:
         for length in lengths:
-            data = _histories(Path(scratch), length, work)
+            data: Path | None = None
             for model in models:
                 for attention in ATTENTIONS:
                     case = Case(model, attention, length)
-                    outcome = _given_up(case, outcomes) or _run(case, data, work)
+                    outcome = before.get(case) or _given_up(case, outcomes)
+                    if outcome is None:
+                        data = data or _histories(Path(scratch), length, work)
+                        outcome = _run(case, data, work)
                     outcomes.append(outcome)
                     if on_outcome is not None:
                         on_outcome(outcome, len(outcomes), total)
                 _check_alike(*outcomes[-len(ATTENTIONS) :])
     return outcomes
+
+
+def cases_left(lengths: Sequence[int], known: Sequence[Outcome]) -> int:
+    """Returns how many cases of the figure are not known yet."""
+    every = {
+        Case(model, attention, length)
+        for length in lengths
+        for model in COMPARED
+        for attention in ATTENTIONS
+    }
+    return len(every - {each.case for each in known})
 
 
 def exchange_attention(module: nn.Module, attention: str) -> int:
@@ -318,6 +347,11 @@ def _check(models: Sequence[str], lengths: Sequence[int], work: Work) -> None:
     for name in ("users", "items", "batch_size", "steps"):
         if getattr(work, name) < 1:
             raise ConfigError(f"{name}: expected at least 1, found {getattr(work, name)}")
+    if not 0 < work.limit <= _LONGEST:
+        raise ConfigError(f"limit: expected 0 to {_LONGEST:,} seconds, found {work.limit}")
+    for name, option in (("max_len", "lengths"), ("batch_size", "batch_size"), ("seed", "seed")):
+        if name in (work.settings or {}):
+            raise ConfigError(f"{name}: it is no setting of a bench: {option} says what it is")
     if not models or not lengths or lengths[0] < 1:
         raise ConfigError("expected models, and lengths of at least 1")
     resolve_device(work.device)
@@ -404,8 +438,7 @@ def _run(case: Case, data: Path, work: Work) -> Outcome:
         ) from None
     if "reason" in answer:
         return Outcome(case, None, answer["reason"])
-    shapes = tuple(tuple(shape) for shape in answer.pop("shapes"))
-    return Outcome(case, Cost(**{**answer, "seconds": tuple(answer["seconds"])}, shapes=shapes))
+    return Outcome(case, Cost.of(answer))
 
 
 def _check_alike(softmax: Outcome, linear: Outcome) -> None:

@@ -6,9 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from statistics import fmean, stdev
-
-from scipy import stats
 
 from blin.checkpoint import load_run
 from blin.evaluation.evaluator import evaluate
@@ -18,39 +15,10 @@ from blin.evaluation.significance import Comparison, clearly_best, compare, valu
 from blin.experiments.outcomes import finished_runs
 from blin.experiments.points import Point, key_of, telling_settings, text_of
 from blin.experiments.results import Row
+from blin.experiments.seeds import Interval
 from blin.models import MODELS
 
 Progress = Callable[[int, int], None]
-
-
-@dataclass(frozen=True)
-class Interval:
-    """The mean of a metric over seeds, and where the mean of all seeds may lie.
-
-    Attributes:
-        mean: over the seeds.
-        low: lower end of the interval by Student's t; None of one seed.
-        high: upper end.
-    """
-
-    mean: float
-    low: float | None
-    high: float | None
-
-    @classmethod
-    def of(cls, values: Sequence[float], confidence: float) -> Interval:
-        """Returns that of values."""
-        mean = fmean(values)
-        if len(values) < 2:
-            return cls(mean, None, None)
-        t = float(stats.t.ppf((1 + confidence) / 2, len(values) - 1))
-        half = t * stdev(values) / len(values) ** 0.5
-        return cls(mean, mean - half, mean + half)
-
-    def __str__(self) -> str:
-        """Returns it as people read it: ``0.0583 ± 0.0015``."""
-        half = "" if self.high is None else f" ± {self.high - self.mean:.4f}"
-        return f"{self.mean:.4f}{half}"
 
 
 @dataclass(frozen=True)
@@ -91,6 +59,7 @@ def finished_rows(runs_dir: Path, name: str) -> tuple[list[Row], int]:
 
     Raises:
         CheckpointError: There is none.
+        ConfigError: That is no name of a dataset.
     """
     found = finished_runs(runs_dir, name)
     newest = found[-1][0].fingerprint

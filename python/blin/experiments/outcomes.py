@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 from blin.checkpoint import read_run_config
 from blin.config import check_known
 from blin.data.dataset import Dataset
-from blin.errors import BlinError, CheckpointError
+from blin.errors import BlinError, CheckpointError, ConfigError
 from blin.experiments.points import Trial, key_of
+from blin.files import parse_json
 from blin.models import MODELS
 from blin.training.distillation import told_of
 from blin.training.trainer import METRIC, all_settings, setting_classes
@@ -50,23 +51,42 @@ def outcome_of(run: Path) -> Outcome | None:
     try:
         settings, counted = config["settings"], MODELS[config["model"]].counted
         lines = (run / "history.jsonl").read_text(encoding="utf-8").splitlines()
-        history = [json.loads(line) for line in lines]
+        history = [parse_json(line) for line in lines]
         best = max(range(len(history)), key=lambda place: history[place]["valid"][METRIC])
         if not counted:
             patience = len(history) - 1 - best >= settings["patience"]
             if len(history) < settings["epochs"] and not patience:
                 return None
-        test = json.loads((run / "eval" / "test.json").read_text(encoding="utf-8"))["metrics"]
+        test = parse_json((run / "eval" / "test.json").read_text(encoding="utf-8"))["metrics"]
         return Outcome(
             run=run,
             epochs=0 if counted else len(history),
             best_epoch=0 if counted else best + 1,
             seconds=float(history[-1]["seconds"]),
-            valid=dict(history[best]["valid"]),
-            test=dict(test),
+            valid=_metrics(history[best]["valid"]),
+            test=_metrics(test),
         )
-    except (OSError, ValueError, KeyError, TypeError, IndexError):
+    except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError, OverflowError):
         return None
+
+
+def _metrics(values: Mapping[str, Any]) -> dict[str, float]:
+    """Returns metrics by name; ValueError unless each is a number, KeyError without the metric."""
+    found = {name: float(value) for name, value in values.items()}
+    if not all(map(math.isfinite, (found[METRIC], *found.values()))):
+        raise ValueError(f"expected finite metrics, found {found}")
+    return found
+
+
+def runs_of(runs_dir: Path, dataset: str) -> list[Path]:
+    """Returns the runs of a dataset, finished or not, by name.
+
+    Raises:
+        ConfigError: That is no name of a dataset, but a way to another directory.
+    """
+    if dataset in ("", ".", "..") or Path(dataset).name != dataset:
+        raise ConfigError(f'dataset: expected the name of a dataset, found "{dataset}"')
+    return sorted(file.parent for file in (runs_dir / dataset).glob("[!.]*/config.toml"))
 
 
 class TrainedRun(NamedTuple):
@@ -87,12 +107,16 @@ class TrainedRun(NamedTuple):
 
 
 def trained_runs(runs_dir: Path, dataset: str) -> Iterator[TrainedRun]:
-    """Yields the runs of a dataset, by name, that are whole and could be trained today."""
-    for file in sorted((runs_dir / dataset).glob("[!.]*/config.toml")):
+    """Yields the runs of a dataset, by name, that are whole and could be trained today.
+
+    Raises:
+        ConfigError: That is no name of a dataset.
+    """
+    for run in runs_of(runs_dir, dataset):
         with suppress(BlinError):
-            config = read_run_config(file.parent)
+            config = read_run_config(run)
             settings = {**complete_settings(config), **told_of(config)}
-            yield TrainedRun(file.parent, config["fingerprint"], config["model"], settings)
+            yield TrainedRun(run, config["fingerprint"], config["model"], settings)
 
 
 def finished_runs(runs_dir: Path, dataset: str) -> list[tuple[TrainedRun, Outcome]]:
@@ -100,6 +124,7 @@ def finished_runs(runs_dir: Path, dataset: str) -> list[tuple[TrainedRun, Outcom
 
     Raises:
         CheckpointError: There is none.
+        ConfigError: That is no name of a dataset.
     """
     known = ((run, outcome_of(run.path)) for run in trained_runs(runs_dir, dataset))
     found = [(run, outcome) for run, outcome in known if outcome is not None]

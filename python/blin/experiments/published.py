@@ -1,6 +1,6 @@
-"""What the Blin paper prints in its Table 2, as far as it is known here, and whether it can be.
+"""What the Blin paper prints in its Tables 1 and 2, as far as it is known here, and if it can be.
 
-Its protocol is not stated. The figures can be read as those among 500 uniform negatives.
+The protocol of Table 2 is not stated. Its figures can be read as those among 500 uniform negatives.
 """
 
 from __future__ import annotations
@@ -49,6 +49,46 @@ class Figures:
         hr, ndcg = ({k: self.values[f"{name}@{k}"] for k in known} for name in ("HR", "NDCG"))
         return "possible" if possible(hr, ndcg, rounding=_ROUNDING) else "impossible"
 
+
+@dataclass(frozen=True)
+class Counts:
+    """A dataset in numbers.
+
+    Attributes:
+        users: that have interactions.
+        items: that are interacted with.
+        interactions: of all users.
+        sparsity: the share of the pairs of a user and an item that have no interaction, in
+            per cent; None where it is not known.
+    """
+
+    users: int
+    items: int
+    interactions: int
+    sparsity: float | None = None
+
+    @classmethod
+    def of(cls, users: int, items: int, interactions: int) -> Counts:
+        """Returns counts with the sparsity that follows from them."""
+        return cls(users, items, interactions, 100 * (1 - interactions / (users * items)))
+
+
+TABLE_1: Mapping[str, tuple[Counts, str]] = {
+    "beauty": (
+        Counts(22363, 12101, 198502, 99.73),
+        "the sparsity does not follow from the counts: they make it 99.93 %",
+    ),
+    "sports": (
+        Counts(35958, 18357, 296337),
+        "two digits of the users are swapped: the file has 35,598",
+    ),
+    "yelp": (Counts(30431, 20033, 316354), ""),
+    "ml-1m": (
+        Counts(6041, 3417, 999611),
+        "the padding is counted as a user and as an item: without it 6,040 and 3,416",
+    ),
+}
+"""By dataset: what the paper counts, and what is wrong with it."""
 
 TABLE_2 = (
     "gru4rec",

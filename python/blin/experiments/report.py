@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,6 +20,7 @@ from blin.evaluation.per_user import SUFFIX, PerUser, read_per_user
 from blin.evaluation.significance import clearly_best
 from blin.experiments.outcomes import complete_settings
 from blin.experiments.points import key_of, telling_settings, text_of
+from blin.experiments.seeds import Interval
 from blin.files import parse_json, read_bounded
 from blin.models import MODELS
 from blin.training.distillation import told_of
@@ -195,13 +195,11 @@ class Seeds(NamedTuple):
 
     Attributes:
         runs: all of them.
-        means: metric → mean over the runs.
-        spreads: metric → standard deviation over the runs (n - 1); none of one run.
+        intervals: metric → its mean over the runs, with the interval of that mean.
     """
 
     runs: tuple[ReportedRun, ...]
-    means: dict[str, float]
-    spreads: dict[str, float]
+    intervals: dict[str, Interval]
 
 
 class Sweep(NamedTuple):
@@ -351,8 +349,7 @@ def seeds_of(table: Table) -> list[Seeds]:
         groups.append(
             Seeds(
                 tuple(run for run, _ in rows),
-                {metric: statistics.fmean(each) for metric, each in values.items()},
-                {m: statistics.stdev(each) for m, each in values.items() if len(each) > 1},
+                {metric: Interval.of(each) for metric, each in values.items()},
             )
         )
     return groups
@@ -458,7 +455,7 @@ def _read_history(file: Path) -> tuple[Epoch, ...]:
                 int(record["epoch"]),
                 _numbers(record["losses"]),
                 _numbers(record["valid"]),
-                float(record["seconds"]),
+                _numbers({"seconds": record["seconds"]})["seconds"],
             )
             for record in records
         )

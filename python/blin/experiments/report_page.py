@@ -24,6 +24,7 @@ from blin.experiments.report import (
     seeds_of,
     sweeps_of,
 )
+from blin.experiments.seeds import CONFIDENCE, Interval, interval_note
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -158,12 +159,11 @@ def _metric_table(report: DatasetReport, table: Table) -> str:
                         escape(", ".join(run.letter for run in group.runs)),
                         escape(_label(report, group.runs[0], seed=False)),
                         str(len(group.runs)),
-                        *(_spread(group.means.get(m), group.spreads.get(m)) for m in metrics),
+                        *(_interval(group.intervals.get(metric)) for metric in metrics),
                     )
                     for group in groups
                 ],
-                caption="Runs that differ in their seed alone: mean and standard deviation over "
-                "them.",
+                caption=f"Runs that differ in their seed alone. {interval_note(CONFIDENCE)}.",
                 numbers=frozenset(range(2, 3 + len(metrics))),
                 texts=frozenset({1}),
             )
@@ -205,10 +205,12 @@ def _value(value: float | None, interval: tuple[float, float] | None, *, best: b
     return f"{shown}<small>{interval[0]:.4f}–{interval[1]:.4f}</small>"
 
 
-def _spread(mean: float | None, deviation: float | None) -> str:
-    if mean is None:
+def _interval(found: Interval | None) -> str:
+    if found is None:
         return "–"
-    return f"{mean:.4f}" + ("" if deviation is None else f"<small>± {deviation:.4f}</small>")
+    return f"{found.mean:.4f}" + (
+        "" if found.half is None else f"<small>± {found.half:.4f}</small>"
+    )
 
 
 def _curves(report: DatasetReport, prefix: str) -> str:

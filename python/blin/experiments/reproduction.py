@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+
+import numpy as np
 
 from blin.data.dataset import Dataset
 from blin.errors import BlinError
-from blin.experiments.ablation import ablation
+from blin.experiments.ablation import ablation, whole
+from blin.experiments.bench import LENGTHS, Work
 from blin.experiments.outcomes import KnownRuns, epochs_of
-from blin.experiments.points import Point, grid, key_of
+from blin.experiments.points import Point, grid, key_of, text_of
 from blin.experiments.published import TABLE_2
 from blin.models import BASELINES, MODELS
 from blin.training.forecast import forecast
+from blin.training.trainer import all_settings
 
 WEIGHTS = (0.1, 0.5, 1, 2, 3)
 """The weights of the agreement in the paper's Figure 5."""
@@ -21,6 +25,8 @@ WEIGHTS = (0.1, 0.5, 1, 2, 3)
 QUICK_WEIGHTS = (0.5, 2)
 
 QUICK_EPOCHS = 2
+
+QUICK_LENGTHS = (50, 100)
 
 Settings = Callable[[str], Mapping[str, object]]
 """Returns the settings of a model."""
@@ -34,11 +40,14 @@ class Plan:
         table: the models of Table 2 that there are, and the baselines.
         ablation: Table 3.
         sweep: the weights of Figure 5.
+        restored: settings that the ablation has by default, where those of the dataset lack what
+            a row of it takes away.
     """
 
     table: Sequence[Point]
     ablation: Sequence[Point]
     sweep: Sequence[Point]
+    restored: Mapping[str, object] = field(default_factory=dict)
 
     @property
     def points(self) -> list[Point]:
@@ -48,8 +57,11 @@ class Plan:
 
     def without(self, names: Mapping[str, str]) -> Plan:
         """Returns it without some points."""
-        parts = (self.table, self.ablation, self.sweep)
-        return Plan(*([p for p in part if p.name not in names] for part in parts))
+        table, ablation, sweep = (
+            [point for point in part if point.name not in names]
+            for part in (self.table, self.ablation, self.sweep)
+        )
+        return replace(self, table=table, ablation=ablation, sweep=sweep)
 
 
 def plan(settings_of: Settings, *, seeds: Sequence[int], quick: bool) -> Plan:
@@ -68,11 +80,39 @@ def plan(settings_of: Settings, *, seeds: Sequence[int], quick: bool) -> Plan:
     models = [name for name in (*BASELINES, *TABLE_2) if name in MODELS]
     weights = {"kl_weight": QUICK_WEIGHTS if quick else WEIGHTS}
     swept = grid(["blin"], settings("blin"), weights, seeds=seeds)
+    base, gone = whole(settings("blin"))
+    restored = {name: all_settings("blin", base)[name] for name in gone}
+    told = "".join(f" {name}={text_of(value)}" for name, value in restored.items())
     return Plan(
         table=[Point(name, name, settings(name), tuple(seeds)) for name in models],
-        ablation=ablation(settings("blin"), seeds),
+        ablation=[replace(p, name=f"{p.name}{told}") for p in ablation(base, seeds)],
         sweep=[Point(f"blin {p.name}", p.model, p.settings, p.seeds) for p in swept],
+        restored=restored,
     )
+
+
+def most_negatives(dataset: Dataset) -> int:
+    """Returns how many negatives can be drawn for every user: nobody's are what they have had."""
+    users = np.repeat(np.arange(dataset.num_users), np.diff(dataset.offsets))
+    pairs = np.unique(users * (dataset.num_items + 1) + dataset.items.astype(np.int64))
+    had = np.bincount(pairs // (dataset.num_items + 1))
+    return dataset.num_items - int(had.max())
+
+
+def attention_costs(
+    *, quick: bool, device: str, threads: int | None
+) -> tuple[tuple[int, ...], Work]:
+    """Returns the lengths of Figure 6, and what its cases are measured with.
+
+    Args:
+        quick: fewer lengths, and one small step.
+        device: as for :func:`blin.training.trainer.train`.
+        threads: of each case; None for torch's default.
+    """
+    work = Work(users=256, batch_size=8, steps=2, device=device, threads=threads)
+    if quick:
+        return QUICK_LENGTHS, replace(work, users=8, items=100, steps=1)
+    return LENGTHS, work
 
 
 @dataclass(frozen=True)
@@ -81,6 +121,8 @@ class PointForecast:
 
     Attributes:
         point: the name of the point.
+        model: what it trains.
+        epochs: the most of each training; None of a model that learns by counting.
         finished: trainings that are.
         left: trainings that are not.
         fewest: seconds of those, if the first epoch of each stays the best.
@@ -88,6 +130,8 @@ class PointForecast:
     """
 
     point: str
+    model: str
+    epochs: int | None
     finished: int
     left: int
     fewest: float
@@ -157,7 +201,18 @@ def forecast_points(
                     most += max(0.0, (1 - share) * measured[key][1])
         if point.name not in refused:
             seen |= {trial.key for trial, _ in left}
-            found.append(PointForecast(point.name, finished, len(left), fewest, most))
+            epochs = states[0][0].settings.get("epochs")
+            found.append(
+                PointForecast(
+                    point.name,
+                    point.model,
+                    None if epochs is None else int(str(epochs)),
+                    finished,
+                    len(left),
+                    fewest,
+                    most,
+                )
+            )
         if on_progress is not None:
             on_progress(done + 1, len(points))
     return found, refused

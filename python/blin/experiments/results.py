@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from statistics import fmean, stdev
+from statistics import fmean
 
 from blin.data.dataset import Dataset
 from blin.experiments.outcomes import Outcome
 from blin.experiments.points import Point
+from blin.experiments.seeds import CONFIDENCE, Interval, interval_note
 from blin.experiments.side_by_side import Change
 from blin.files import replacing
 from blin.training.trainer import METRIC
@@ -18,24 +19,7 @@ from blin.training.trainer import METRIC
 METRICS = ("HR@10", METRIC)
 """What the table shows; the files have all."""
 
-FORMAT_VERSION = 1
-
-
-@dataclass(frozen=True)
-class Spread:
-    """The mean over seeds, and the standard deviation of a single one; None of one seed."""
-
-    mean: float
-    deviation: float | None
-
-    @classmethod
-    def of(cls, values: Sequence[float]) -> Spread:
-        """Returns that of values."""
-        return cls(fmean(values), stdev(values) if len(values) > 1 else None)
-
-    def __str__(self) -> str:
-        """Returns it as people read it: ``0.0583 ± 0.0006``."""
-        return f"{self.mean:.4f}" + ("" if self.deviation is None else f" ± {self.deviation:.4f}")
+FORMAT_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -50,14 +34,15 @@ class Row:
     point: Point
     outcomes: Mapping[int | None, Outcome]
 
-    def spread(self, split: str, metric: str) -> Spread:
-        """Returns a metric of the ``valid`` or ``test`` items."""
-        return Spread.of([getattr(each, split)[metric] for each in self.outcomes.values()])
+    def interval(self, split: str, metric: str, confidence: float = CONFIDENCE) -> Interval:
+        """Returns a metric of the ``valid`` or ``test`` items over the seeds."""
+        values = [getattr(each, split)[metric] for each in self.outcomes.values()]
+        return Interval.of(values, confidence)
 
     @property
     def value(self) -> float:
         """What points are chosen by: the mean of the validation metric."""
-        return self.spread("valid", METRIC).mean
+        return self.interval("valid", METRIC).mean
 
 
 class Results:
@@ -105,18 +90,20 @@ class Results:
         """The row that does best on the validation items; the first of equal ones."""
         return max(self.rows, key=lambda row: row.value, default=None)
 
-    def as_json(self) -> dict[str, object]:
-        """Returns all of it as JSON has it."""
+    def as_json(self, confidence: float = CONFIDENCE) -> dict[str, object]:
+        """Returns all of it as JSON has it, with intervals over the seeds."""
         best = self.best
         return {
             "chosen_by": f"valid {METRIC}",
             "best": None if best is None else best.point.name,
-            "points": [_as_json(row) for row in self.rows],
+            "points": [_as_json(row, confidence) for row in self.rows],
             "failed": [{"trial": name, "reason": why} for name, why in self.failures.items()],
         }
 
-    def table(self) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-        """Returns the columns and the rows of the table."""
+    def table(
+        self, confidence: float = CONFIDENCE
+    ) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+        """Returns the columns and the rows of the table, with intervals over the seeds."""
         best = self.best
         columns = ("", "point", "seeds", *(f"{s} {m}" for s in ("valid", "test") for m in METRICS))
         rows = []
@@ -129,7 +116,11 @@ class Results:
                     "best" if best is not None and row.point is best.point else "",
                     row.point.name,
                     str(len(row.outcomes)),
-                    *(str(row.spread(s, m)) for s in ("valid", "test") for m in METRICS),
+                    *(
+                        str(row.interval(split, metric, confidence))
+                        for split in ("valid", "test")
+                        for metric in METRICS
+                    ),
                     f"{best_epoch:.0f} of {epochs:.0f}" if epochs else "",
                     f"{seconds:,.0f} s",
                 )
@@ -137,19 +128,22 @@ class Results:
         return (*columns, "best epoch", "training"), rows
 
 
-def _as_json(row: Row) -> dict[str, object]:
-    def spreads(split: str) -> dict[str, object]:
+def _as_json(row: Row, confidence: float) -> dict[str, object]:
+    def intervals(split: str) -> dict[str, object]:
         common = set.intersection(*(set(getattr(o, split)) for o in row.outcomes.values()))
         first = next(iter(row.outcomes.values()))
-        found = {name: row.spread(split, name) for name in getattr(first, split) if name in common}
-        return {name: {"mean": s.mean, "deviation": s.deviation} for name, s in found.items()}
+        return {
+            name: asdict(row.interval(split, name, confidence))
+            for name in getattr(first, split)
+            if name in common
+        }
 
     return {
         "point": row.point.name,
         "model": row.point.model,
         "settings": dict(row.point.settings),
-        "valid": spreads("valid"),
-        "test": spreads("test"),
+        "valid": intervals("valid"),
+        "test": intervals("test"),
         "runs": [
             {
                 "seed": seed,
@@ -183,4 +177,6 @@ def write_results(
     lines = [columns, ["---"] * len(columns), *rows]
     text = "".join("| " + " | ".join(cells) + " |\n" for cells in lines)
     with replacing(directory / "sweep.md") as temporary:
-        temporary.write_text(f"{dataset.name}, mean over seeds\n\n{text}", encoding="utf-8")
+        temporary.write_text(
+            f"{dataset.name}. {interval_note(CONFIDENCE)}.\n\n{text}", encoding="utf-8"
+        )

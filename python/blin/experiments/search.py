@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -11,16 +12,19 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from blin.data.dataset import Dataset
-from blin.errors import BlinError, ConfigError
+from blin.errors import BlinError, ConfigError, reason_of
 from blin.experiments.outcomes import Outcome
 from blin.experiments.points import Point, Range, Trial, check, text_of
 from blin.experiments.results import Results
+from blin.files import lock
 from blin.training.trainer import METRIC, setting_classes
 
 if TYPE_CHECKING:
     import optuna
 
 STORAGE = "optuna.log"
+
+_LOCK = "optuna.lock"
 
 
 @dataclass
@@ -57,7 +61,8 @@ class Search:
 
     What it told and was told is kept in ``optuna.log`` in the directory, so that the same search
     goes on where it was stopped: points that were begun come first. The n-th point depends on those
-    that were finished when it was asked for, on nothing else.
+    that were finished when it was asked for, on nothing else. Until it is closed, by leaving its
+    ``with`` block, no other search can go on in the directory.
 
     Args:
         directory: where it is kept; it is made if need be.
@@ -71,7 +76,8 @@ class Search:
 
     Raises:
         ConfigError: A setting cannot have such values, or the directory has another search.
-        BlinError: Optuna is not installed, or what is kept cannot be read.
+        BlinError: Optuna is not installed, what is kept cannot be read, or another search goes on
+            in the directory.
     """
 
     def __init__(
@@ -87,9 +93,7 @@ class Search:
         results: Results,
     ) -> None:
         require_optuna()
-        import optuna
-        from optuna.storages import JournalStorage
-        from optuna.storages.journal import JournalFileBackend
+        from optuna.trial import TrialState
 
         self._dataset, self._model, self._base = dataset, model, base
         self._seeds, self._most, self._results = tuple(seeds), points, results
@@ -97,30 +101,27 @@ class Search:
         self._pending: deque[Trial] = deque()
         self._asked: dict[str, _Asked] = {}
         directory.mkdir(parents=True, exist_ok=True)
-        file = directory / STORAGE
+        self._lock = lock(directory / _LOCK, what=str(directory), use="is searching there")
         try:
-            self._study = optuna.create_study(
-                storage=JournalStorage(JournalFileBackend(str(file))),
-                study_name="sweep",
-                direction="maximize",
-                load_if_exists=True,
-            )
-        except (ValueError, KeyError) as error:
-            raise BlinError(f"{file}: expected a search of Optuna, found: {error}") from error
-        definition = self._definition()
-        found = self._study.user_attrs.get("definition", definition)
-        if found != definition:
-            raise ConfigError(f"{directory}: it has another search; give this one another --name")
-        self._study.set_user_attr("definition", definition)
-        self._begun = deque(
-            trial
-            for trial in self._study.get_trials(deepcopy=False)
-            if trial.state == optuna.trial.TrialState.RUNNING
-        )
-        for trial in self._study.get_trials(deepcopy=False):
-            if trial.state == optuna.trial.TrialState.COMPLETE:
+            self._study = self._open(directory)
+            for trial in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+                if not self._is_whole(trial):
+                    self._study.tell(trial.number, state=TrialState.FAIL)
+            self._begun = deque(self._trials(TrialState.RUNNING))
+            for trial in self._trials(TrialState.COMPLETE):
                 # Their runs are finished: they are found again, not trained again.
                 self._add(trial.number, trial.params, finished=True)
+        except BaseException:
+            self._lock.close()
+            raise
+
+    def __enter__(self) -> Search:
+        """Returns itself."""
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        """Lets others search in the directory."""
+        self._lock.close()
 
     def next(self) -> Trial | None:
         """Returns the next training, or None when there are no more."""
@@ -129,7 +130,7 @@ class Search:
                 trial = self._begun.popleft()
                 self._add(trial.number, trial.params)
                 continue
-            asked = len(self._study.get_trials(deepcopy=False))
+            asked = len(self._trials())
             if asked >= self._most:
                 return None
             self._study.sampler = self._sampler(asked)
@@ -154,6 +155,44 @@ class Search:
         else:
             self._study.tell(asked.number, fmean(asked.values))
 
+    def _open(self, directory: Path) -> optuna.Study:
+        """Returns what was asked and told so far in a directory."""
+        import optuna
+        from optuna.storages import JournalStorage
+        from optuna.storages.journal import JournalFileBackend
+
+        file = directory / STORAGE
+        _mend(file)
+        try:
+            study = optuna.create_study(
+                storage=JournalStorage(JournalFileBackend(str(file))),
+                study_name="sweep",
+                direction="maximize",
+                load_if_exists=True,
+            )
+        except OSError:
+            raise
+        except Exception as error:  # Optuna does not check what it reads
+            raise BlinError(
+                f"{file}: expected a search of Optuna, found: {reason_of(error)}: give this one "
+                "another --name, or remove the file"
+            ) from error
+        definition = self._definition()
+        found = study.user_attrs.get("definition", definition)
+        if found != definition:
+            raise ConfigError(f"{directory}: it has another search; give this one another --name")
+        study.set_user_attr("definition", definition)
+        return study
+
+    def _trials(self, *states: optuna.trial.TrialState) -> list[optuna.trial.FrozenTrial]:
+        """Returns what was asked for, or what of it is in one of the states."""
+        found = self._study.get_trials(deepcopy=False, states=states or None)
+        return [trial for trial in found if self._is_whole(trial)]
+
+    def _is_whole(self, trial: optuna.trial.FrozenTrial) -> bool:
+        """Returns whether Optuna wrote all values of a point: it writes them one by one."""
+        return self._space.keys() <= trial.params.keys()
+
     def _add(self, number: int, params: Mapping[str, Any], *, finished: bool = False) -> None:
         """Queues the trainings of a point."""
         import optuna
@@ -164,7 +203,8 @@ class Search:
             check([point])
         except ConfigError as error:  # values that are good one by one may not go together
             self._results.failures[point.name] = str(error)
-            self._study.tell(number, state=optuna.trial.TrialState.FAIL)
+            if not finished:
+                self._study.tell(number, state=optuna.trial.TrialState.FAIL)
             return
         self._results.points.append(point)
         trials = point.trials(self._dataset)
@@ -187,6 +227,13 @@ class Search:
             "seeds": list(self._seeds),
         }
         return json.dumps(about, sort_keys=True)
+
+
+def _mend(file: Path) -> None:
+    """Removes what a process left that was killed: half a line, and Optuna's own lock."""
+    file.with_name(f"{file.name}.lock").unlink(missing_ok=True)
+    if file.is_file() and not (content := file.read_bytes()).endswith(b"\n"):
+        os.truncate(file, content.rfind(b"\n") + 1)
 
 
 def _distribution(

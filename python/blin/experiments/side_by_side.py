@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -28,6 +29,8 @@ _WORKER = (
 """Its modules are found where those of this process are, and nowhere else."""
 
 _SECONDS_BETWEEN_LOOKS = 0.2
+
+_LONGEST_NAME = 100
 
 
 @dataclass(frozen=True)
@@ -185,6 +188,15 @@ def train_side_by_side(
         raise stop.exception()
 
 
+def _log_name(trial: Trial) -> str:
+    """Returns the name of a training's log, which no file system finds too long."""
+    name = re.sub(r"[^A-Za-z0-9.=-]", "_", trial.name)
+    if len(name) > _LONGEST_NAME:
+        digest = hashlib.sha256(trial.name.encode()).hexdigest()[:8]
+        name = f"{name[: _LONGEST_NAME - 9]}-{digest}"
+    return f"{name}.log"
+
+
 class _Job:
     """A process that trains."""
 
@@ -201,7 +213,7 @@ class _Job:
         self._epochs = 0
         self._last: dict[str, Any] = {}
         self._stopping = False
-        self._log = place.logs / f"{re.sub(r'[^A-Za-z0-9.=-]', '_', trial.name)}.log"
+        self._log = place.logs / _log_name(trial)
         self._log.parent.mkdir(parents=True, exist_ok=True)
         told = {
             "dataset": str(place.dataset.path.resolve()),

@@ -49,9 +49,8 @@ def swept_setting(points: Sequence[Point]) -> str:
 def draw_sweep(rows: Sequence[Row], setting: str, path: Path) -> None:
     """Draws the metrics over the values of a setting, on the validation and on the test items.
 
-    A line goes through the means over the seeds. Where there are several, a bar is the standard
-    deviation of one on both sides of the mean. The value that does best on the validation items is
-    marked.
+    A line goes through the means over the seeds. Where there are several, a bar is the interval of
+    the mean. The value that does best on the validation items is marked.
 
     Args:
         rows: of points that differ in the setting alone.
@@ -82,12 +81,12 @@ def _draw_metric(axes: Axes, rows: Mapping[float, Row], metric: str, best: float
 
     values = list(rows)
     for split, (label, color, style) in _SPLITS.items():
-        spreads = [row.spread(split, metric) for row in rows.values()]
-        means = [each.mean for each in spreads]
+        intervals = [row.interval(split, metric) for row in rows.values()]
+        means = [each.mean for each in intervals]
         axes.plot(values, means, style, color=color, marker="o", markersize=4, label=label)
-        if any(each.deviation for each in spreads):
-            deviations = [each.deviation or 0.0 for each in spreads]
-            axes.errorbar(values, means, deviations, fmt="none", color=color, capsize=3)
+        if any(each.half for each in intervals):
+            halves = [each.half or 0.0 for each in intervals]
+            axes.errorbar(values, means, halves, fmt="none", color=color, capsize=3)
     axes.axvline(best, color="0.5", linestyle=":", zorder=1, label=f"best validation {METRIC}")
     if values[0] > 0 and values[-1] / values[0] >= _LOG_FROM:
         axes.set_xscale("log")

@@ -30,12 +30,16 @@ class Speaker:
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
         self._next_step = 0.0
+        self._unheard = False
 
     def say(self, about: str, **what: object) -> None:
         """Writes one line."""
+        if self._unheard:
+            return
         try:
             print(json.dumps({"about": about, **what}), file=self._stream, flush=True)
         except OSError:
+            self._unheard = True  # it stops once: while it saves and ends there is nobody to tell
             signal.raise_signal(signal.SIGTERM)
 
     def tell(self, event: Event) -> None:

@@ -66,8 +66,8 @@ def cut(view: View, pieces: Pieces, *, max_len: int, positions: str) -> View:
     columns = torch.arange(segments.shape[1], device=segments.device)
     places = columns - torch.where(begins, columns, 0).cummax(1).values
     if positions == "absolute":
-        counts = torch.zeros(len(segments), segments.shape[1] + 1, device=segments.device)
-        counts = counts.long().scatter_add_(1, segments, torch.ones_like(segments))
+        counts = segments.new_zeros(len(segments), segments.shape[1] + 1)
+        counts = counts.scatter_add_(1, segments, torch.ones_like(segments))
         places = places + max_len - counts.gather(1, segments)
     return replace(
         view,

@@ -118,23 +118,29 @@ class LayerMaps(nn.Module):
         super().__init__()
         bound = dim**-0.5
         self.weight = nn.Parameter(torch.empty(layers, dim, out).uniform_(-bound, bound))
-        self.bias = nn.Parameter(torch.zeros(layers, 1, out))
+        self.bias = nn.Parameter(torch.zeros(layers, out))
 
-    def forward(self, features: Tensor) -> Tensor:
-        """Maps (T, L, D) to (T, L, K)."""
-        normed = nn.functional.layer_norm(features, features.shape[-1:])
-        return torch.baddbmm(self.bias, normed.transpose(0, 1), self.weight).transpose(0, 1)
+    def forward(self, features: Sequence[Tensor]) -> Tensor:
+        """Maps features of each layer, (M_l, D), to one (M_1 + … + M_L, K), layer by layer."""
+        return torch.cat(
+            [
+                torch.addmm(bias, nn.functional.layer_norm(layer, layer.shape[-1:]), weight)
+                for layer, weight, bias in zip(features, self.weight, self.bias, strict=True)
+            ]
+        )
 
 
 class Picked(NamedTuple):
-    """What a detector finds in the features of a batch.
+    """What a detector finds in the features of a batch: M of them, layer by layer.
 
     Attributes:
-        weights: (T, L), how much each feature matters; those of a user sum to 1, most are 0.
-        knowledge: (T, L, K), the features in the space of knowledge.
+        steps: for each layer the steps whose feature it picks, rising.
+        weights: (M,), how much each of these matters; those of a user sum to 1.
+        knowledge: (M, K), these features in the space of knowledge.
         loss: of the detector, a scalar.
     """
 
+    steps: Sequence[Tensor]
     weights: Tensor
     knowledge: Tensor
     loss: Tensor
@@ -153,6 +159,9 @@ class Detector(nn.Module):
     well the student does, it would pick what is easy to copy. Other users' equal targets do not
     count.
 
+    What has no weight adds nothing, and of it nothing is learned but its score: only the few
+    features that are picked are mapped.
+
     Args:
         teacher: the shape of the features.
         dim: width K.
@@ -170,7 +179,7 @@ class Detector(nn.Module):
     def forward(
         self, features: Tensor, step_users: Tensor, targets: Tensor, embeddings: Tensor
     ) -> Picked:
-        """Weighs the features of a batch of U users.
+        """Picks among the features of a batch of U users.
 
         Args:
             features: (T, L, D).
@@ -178,16 +187,24 @@ class Detector(nn.Module):
             targets: (U,), the newest target of each user.
             embeddings: (U, ``item_dim``), of these targets.
         """
-        knowledge = self.knowledge(features)
-        scores = (self.hidden(features).tanh() * self.score).sum(-1)  # (T, L)
+        layers = features.unbind(1)
+        hidden = self.hidden(layers).tanh().view(len(layers), len(step_users), -1)
+        scores = torch.einsum("ltk,lk->tl", hidden, self.score)
         weights = _weights_by_user(scores, step_users, len(targets))
+        steps = [torch.nonzero(layer).squeeze(1) for layer in weights.detach().unbind(1)]
+        picked = torch.cat(
+            [layer[chosen] for layer, chosen in zip(weights.unbind(1), steps, strict=True)]
+        )
+        knowledge = self.knowledge(
+            [layer[chosen] for layer, chosen in zip(layers, steps, strict=True)]
+        )
         pooled = knowledge.new_zeros(len(targets), knowledge.shape[-1])
-        pooled = pooled.index_add(0, step_users, (weights.unsqueeze(-1) * knowledge).sum(1))
+        pooled = pooled.index_add(0, step_users[torch.cat(steps)], picked.unsqueeze(1) * knowledge)
         logits = pooled @ self.items(embeddings).t()  # (U, U)
         own = torch.arange(len(targets), device=targets.device)
         equal = (targets.unsqueeze(1) == targets) & (own.unsqueeze(1) != own)
         loss = nn.functional.cross_entropy(logits.masked_fill(equal, -torch.inf), own)
-        return Picked(weights, knowledge, loss)
+        return Picked(steps, picked, knowledge, loss)
 
 
 def _weights_by_user(scores: Tensor, step_users: Tensor, num_users: int) -> Tensor:
@@ -266,10 +283,14 @@ class Distilled(nn.Module):
                 targets,
                 self.knowledge.items[targets.cpu()].to(weight.device, weight.dtype),
             )
-            own = torch.stack([features[depth][steps] for depth in self._depths], dim=1)
-            learned = nn.functional.normalize(self.embeddings(own.to(weight.dtype)), dim=-1)
+            places = torch.nonzero(steps.flatten()).squeeze(1)
+            own = [
+                features[depth].flatten(0, 1)[places[chosen]].to(weight.dtype)
+                for depth, chosen in zip(self._depths, picked.steps, strict=True)
+            ]
+            learned = nn.functional.normalize(self.embeddings(own), dim=-1)
             known = nn.functional.normalize(picked.knowledge.detach(), dim=-1)
-            apart = (learned - known).square().sum(-1)  # (T, L)
+            apart = (learned - known).square().sum(-1)  # (M,)
             distance = (picked.weights.detach() * apart).sum() / len(targets)
         return Losses(
             losses.total + self.config.distill_weight * distance + picked.loss,

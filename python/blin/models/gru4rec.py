@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+from torch.nn.utils.rnn import PackedSequence
 
 from blin.batch import View
 from blin.config import check_at_least
@@ -73,14 +73,13 @@ class GRU4Rec(NextItemModel):
         """
         x = self._embed(view.items)
         rows = SegmentRows.of(view.segments)
-        hidden = x.new_zeros(*view.items.shape, self.config.hidden_dim)
+        hidden = x.new_zeros(view.items.numel(), self.config.hidden_dim)
         if rows.longest > 0:
-            packed = pack_padded_sequence(
-                rows.split(x), rows.lengths.cpu(), batch_first=True, enforce_sorted=False
-            )
-            read, _ = pad_packed_sequence(self.gru(packed)[0], batch_first=True)
-            hidden = rows.join(read)
-        return self.out(hidden)  # type: ignore[no-any-return]
+            places, counts = rows.steps()
+            steps = x.flatten(0, 1).index_select(0, places)
+            read, _ = self.gru(PackedSequence(steps, counts.cpu()))
+            hidden = hidden.index_copy(0, places, read.data)
+        return self.out(hidden.view(*view.items.shape, -1))  # type: ignore[no-any-return]
 
     def _embed(self, items: Tensor) -> Tensor:
         return self.embedding_dropout(self.item_embedding(items))  # type: ignore[no-any-return]

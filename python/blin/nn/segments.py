@@ -52,15 +52,30 @@ class SegmentRows:
         columns = torch.arange(self.longest, device=self.lengths.device)
         return columns < self.lengths.unsqueeze(-1)
 
+    def steps(self) -> tuple[Tensor, Tensor]:
+        """Returns the real positions step by step: the first of all segments, the second, ...
+
+        Of each step the longest segments come first, so that those that go on are a prefix of those
+        of the step before, as packed sequences have it.
+
+        Returns:
+            (P,), where they stand among the B·N of the batch; (L,), how many each step has.
+        """
+        order = self.lengths.argsort(descending=True, stable=True)
+        places = self.places.new_zeros(len(order) * self.longest)
+        places = places.index_copy(0, self.slots, self.places).view(len(order), self.longest)
+        real = self.real[order].t()
+        return places[order].t()[real], real.sum(1)
+
     def split(self, x: Tensor) -> Tensor:
         """Maps (B, N, ...) to (S, L, ...), 0 behind the end of a segment."""
         rows = x.new_zeros(len(self.lengths) * self.longest, *x.shape[2:])
-        rows = rows.index_copy(0, self.slots, x.flatten(0, 1)[self.places])
+        rows = rows.index_copy(0, self.slots, x.flatten(0, 1).index_select(0, self.places))
         return rows.view(len(self.lengths), self.longest, *x.shape[2:])
 
     def join(self, rows: Tensor) -> Tensor:
         """Maps (S, L, ...) to (B, N, ...), 0 at padding."""
         batch, n = self.shape
         x = rows.new_zeros(batch * n, *rows.shape[2:])
-        x = x.index_copy(0, self.places, rows.flatten(0, 1)[self.slots])
+        x = x.index_copy(0, self.places, rows.flatten(0, 1).index_select(0, self.slots))
         return x.view(batch, n, *rows.shape[2:])

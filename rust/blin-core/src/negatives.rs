@@ -87,7 +87,7 @@ impl Sampler {
         let mut taken: HashSet<u32, FxBuildHasher> = history.iter().copied().collect();
         let left = self.drawable - taken.iter().filter(|&&item| self.weight(item) > 0).count();
         if left < out.len() {
-            let expected = format!("at most {left}, the items left to draw for user {user}");
+            let expected = format!("at most {left}, the items left to draw for one of the users");
             return Err(Error::argument("negatives", &expected, out.len()));
         }
         let mut stream = Stream::new(seed, Purpose::RankingNegatives, 0, user);
@@ -98,8 +98,8 @@ impl Sampler {
                 taken.insert(item).then_some(item)
             });
             let Some(item) = fresh else {
-                let expected = format!("fewer: for user {user} only rare items are left to draw");
-                return Err(Error::argument("negatives", &expected, out.len()));
+                let expected = "fewer: for one of the users only rare items are left to draw";
+                return Err(Error::argument("negatives", expected, out.len()));
             };
             *slot = i64::from(item);
         }
@@ -179,8 +179,8 @@ impl Sampler {
                 let apart = taken.insert(target);
                 let left = left - if apart { self.weight(target) } else { 0 };
                 self.draw_outside(&taken, left, out, log_q, &mut stream).ok_or_else(|| {
-                    let expected = format!("an item to draw for user {user} that is not rare");
-                    Error::argument("negatives", &expected, "none")
+                    let expected = "for each user an item to draw that is not rare";
+                    Error::argument("negatives", expected, "none")
                 })?;
                 if apart {
                     taken.remove(target);
