@@ -69,8 +69,8 @@ def test_a_traceback_is_shown_to_those_who_ask(monkeypatch: pytest.MonkeyPatch) 
         ("trian", 'no such command "trian"; did you mean "train"? (see blin --help)'),
         (
             "zzz",
-            'no such command "zzz"; the commands are preprocess, inspect, train, evaluate, '
-            "compare, sweep, ablate, reproduce, report, bench, recommend",
+            'no such command "zzz"; the commands are preprocess, inspect, train, distill, '
+            "evaluate, compare, sweep, ablate, reproduce, report, bench, recommend",
         ),
         ("train --lamda 2", 'no such option "--lamda"; did you mean "--lambda"?'),
         ("evaluate --nagatives 5", 'no such option "--nagatives"; did you mean "--negatives"?'),

@@ -165,6 +165,7 @@ def test_a_forecast_then_all_tables(blin: Blin, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(side_by_side, "_WORKER", "import sys; sys.exit(3)")
     result = blin(*command, "--json")
     assert result.exit_code == 1, result.stderr
+    assert result.stdout, result.stderr
     told = json.loads(result.stdout)
     assert [each["trial"] for each in told["failed"]] == ["blin-d, seed 0"]
     had = max(len(set(dataset.sequence(user).tolist())) for user in range(dataset.num_users))

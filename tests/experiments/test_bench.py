@@ -228,3 +228,9 @@ def test_a_picture_is_drawn_and_is_the_same_each_time(tmp_path, suffix):
     if suffix == "svg":
         text = first.read_text()
         assert text.count("sasrec, softmax") == text.count("blin, linear") >= 1
+
+
+def test_cases_that_take_no_memory_of_their_own_are_drawn(tmp_path):
+    cost = replace(COST, memory=COST.before)
+    draw([Outcome(Case("blin", "linear", 5), cost, "")], tmp_path / "a.svg", work=WORK)
+    assert "blin, linear" in (tmp_path / "a.svg").read_text()

@@ -271,6 +271,7 @@ def test_the_example_of_the_docs_runs(
     rows = [f"u{user},i{(user + step) % 20},{step}" for user in range(40) for step in range(8)]
     (tmp_path / "raw.csv").write_text("user,item,time\n" + "\n".join(rows) + "\n")
     monkeypatch.chdir(tmp_path)
-    (example,) = re.findall(r"```python\n(.*?)```", DOCS.read_text(encoding="utf-8"), re.DOTALL)
+    examples = re.findall(r"```python\n(.*?)```", DOCS.read_text(encoding="utf-8"), re.DOTALL)
+    (example,) = (each for each in examples if "session" in each)
     exec(example.replace("dim=64", "dim=16, epochs=2"), {})
     assert "('i" in capsys.readouterr().out
