@@ -110,9 +110,12 @@ def test_rows_are_compared_by_the_means_over_their_seeds(rows: list[Row]) -> Non
 
 def test_runs_on_other_sequences_are_left_out(runs: Path, tmp_path: Path) -> None:
     shutil.copytree(runs, tmp_path / "runs", symlinks=True)
-    first = sorted((tmp_path / "runs" / "small").glob("*/config.toml"))[0]
-    text = first.read_text().replace('fingerprint = "sha256:', 'fingerprint = "sha256:0')
-    first.write_text(text)
+    (wide,) = (
+        file
+        for file in (tmp_path / "runs" / "small").glob("*/config.toml")
+        if "dim = 24\n" in file.read_text()
+    )
+    wide.write_text(wide.read_text().replace('fingerprint = "sha256:', 'fingerprint = "sha256:0'))
     rows, left_out = finished_rows(tmp_path / "runs", "small")
     assert (len(rows), left_out) == (2, 1)
     with pytest.raises(CheckpointError, match="expected finished runs, found none"):
