@@ -16,7 +16,7 @@ from reference.attention import (
     positions_from_end,
     softmax_attention,
 )
-from reference.sasrec import Weights, block, layer_norm, linear
+from reference.sasrec import Weights, block, history_positions, layer_norm, linear
 
 OPERATORS = {"linear": linear_attention, "softmax": softmax_attention}
 
@@ -88,14 +88,8 @@ def states(view: View, weights: Weights, config: BlinConfig) -> Tensor:
 
 def history_states(history: Sequence[int], weights: Weights, config: BlinConfig) -> list[Tensor]:
     """The states of all items of one history."""
-    m, n = len(history), config.max_len
-    positions = {
-        "absolute": [n - m + step for step in range(m)],
-        "per-copy": list(range(m)),
-        "reversed": [m - 1 - step for step in range(m)],
-        "none": [0] * m,
-    }[config.positions]
-    return row_states(history, positions, [1] * m, weights, config)
+    positions = history_positions(len(history), config)
+    return row_states(history, positions, [1] * len(history), weights, config)
 
 
 def history_scores(history: Sequence[int], weights: Weights, config: BlinConfig) -> list[float]:

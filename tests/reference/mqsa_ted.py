@@ -9,8 +9,8 @@ from torch import Tensor
 
 from blin.batch import View
 from blin.models.mqsa_ted import MQSATEDConfig
-from reference.attention import positions_from_end, softmax_attention
-from reference.sasrec import Weights, activated, layer_norm, linear, places_by_segment
+from reference.attention import softmax_attention
+from reference.sasrec import Weights, activated, layer_norm, linear, states_by_segment
 
 
 def means_of_newest(rows: Sequence[Tensor], window: int) -> list[Tensor]:
@@ -68,12 +68,4 @@ def segment_states(
 
 def states(view: View, weights: Weights, config: MQSATEDConfig) -> Tensor:
     """(B, N, D), zeros on padding."""
-    found = torch.zeros(*view.items.shape, config.dim, dtype=torch.float64)
-    for row, places in places_by_segment(view.segments):
-        positions = view.positions[row].tolist()
-        if config.positions == "reversed":
-            positions = positions_from_end(view.segments[row].tolist())
-        items = [int(view.items[row, place]) for place in places]
-        own = segment_states(items, [positions[place] for place in places], weights, config)
-        found[row, places] = torch.stack(own)
-    return found
+    return states_by_segment(view, config, lambda *own: segment_states(*own, weights, config))

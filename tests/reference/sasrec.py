@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from blin.batch import View
+from blin.models.encoder import EncoderConfig
 from blin.models.sasrec import SASRecConfig
 from reference.attention import positions_from_end, softmax_attention
 
@@ -111,28 +112,41 @@ def places_by_segment(segments: Tensor) -> list[tuple[int, list[int]]]:
     ]
 
 
-def states(view: View, weights: Weights, config: SASRecConfig) -> Tensor:
-    """(B, N, D), zeros on padding."""
+def states_by_segment(
+    view: View,
+    config: EncoderConfig,
+    states_of: Callable[[list[int], list[int]], Sequence[Tensor]],
+) -> Tensor:
+    """(B, N, D), zeros on padding; ``states_of`` the items and positions of a segment."""
     found = torch.zeros(*view.items.shape, config.dim, dtype=torch.float64)
     for row, places in places_by_segment(view.segments):
         positions = view.positions[row].tolist()
         if config.positions == "reversed":
             positions = positions_from_end(view.segments[row].tolist())
         items = [int(view.items[row, place]) for place in places]
-        own = segment_states(items, [positions[place] for place in places], weights, config)
-        found[row, places] = torch.stack(own)
+        own = states_of(items, [positions[place] for place in places])
+        found[row, places] = torch.stack(list(own))
     return found
+
+
+def states(view: View, weights: Weights, config: SASRecConfig) -> Tensor:
+    """(B, N, D), zeros on padding."""
+    return states_by_segment(view, config, lambda *own: segment_states(*own, weights, config))
+
+
+def history_positions(length: int, config: EncoderConfig) -> list[int]:
+    """The positions of a history that stands at the right end of its row."""
+    return {
+        "absolute": [config.max_len - length + step for step in range(length)],
+        "per-copy": list(range(length)),
+        "reversed": [length - 1 - step for step in range(length)],
+        "none": [0] * length,
+    }[config.positions]
 
 
 def history_scores(history: Sequence[int], weights: Weights, config: SASRecConfig) -> list[float]:
     """The scores of all items but padding after one history."""
-    m, n = len(history), config.max_len
-    positions = {
-        "absolute": [n - m + step for step in range(m)],
-        "per-copy": list(range(m)),
-        "reversed": [m - 1 - step for step in range(m)],
-        "none": [0] * m,
-    }[config.positions]
+    positions = history_positions(len(history), config)
     newest = segment_states(history, positions, weights, config)[-1]
     table = weights["item_embedding.weight"]
     return [float(sum(newest * table[item])) for item in range(1, len(table))]

@@ -10,7 +10,7 @@ import click
 
 from blin.cli import options
 from blin.cli.config_file import ConfigFile
-from blin.cli.dry_run import show_forecast
+from blin.cli.dry_run import forecast_training
 from blin.cli.lookup import open_dataset
 from blin.cli.output import Output
 from blin.cli.settings import check_options, merged_settings, warn_of_no_effect
@@ -57,24 +57,11 @@ STUDENT = "spnn"
     type=click.FloatRange(0, 1),
     help="Share of the users whose sequence the student sees in short pieces.  [default: 0.5]",
 )
-@click.option(
-    "--cold-items",
-    type=click.IntRange(min=1),
-    help="The most items in such a piece.  [default: 5]",
+@options.count("--cold-items", help="The most items in such a piece.  [default: 5]")
+@options.count(
+    "--knowledge-dim", help="Width of the space in which the two are compared.  [default: 32]"
 )
-@click.option(
-    "--knowledge-dim",
-    type=click.IntRange(min=1),
-    help="Width of the space in which the two are compared.  [default: 32]",
-)
-@options.training_settings
-@click.option("--tensorboard", is_flag=True, help="Write curves for TensorBoard, to tb in the run.")
-@click.option(
-    "--dry-run",
-    is_flag=True,
-    help="Say what the training will take, by a few of its batches; write nothing.",
-)
-@options.device
+@options.one_training
 @partial(options.threads, default="all cores, or as a run had that --config names")
 @click.option(
     "--data-dir",
@@ -133,17 +120,16 @@ def distill(
     from blin.training import trainer
 
     if dry_run:
-        from blin.training.forecast import forecast
-
-        found = forecast(
+        forecast_training(
             opened,
+            output,
             model=model,
             settings=settings,
             device=device,
             threads=threads,
+            tensorboard=tensorboard,
             distillation=distillation,
         )
-        show_forecast(found, output)
         return
     output.note(f"learns from {distillation.teacher}, {distillation.model}")
     with training_display(output) as display, saying_how_to_resume(display):

@@ -1,16 +1,48 @@
-"""``blin train --dry-run``: the forecast of a training, as people read it and for scripts."""
+"""``--dry-run`` of ``train`` and ``distill``: the forecast, as people read it and for scripts."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from blin.cli.output import Output, duration_of, size_of
 
 if TYPE_CHECKING:
+    from blin.data.dataset import Dataset
+    from blin.training.distillation import Distillation
     from blin.training.forecast import Forecast
 
 
-def show_forecast(forecast: Forecast, output: Output) -> None:
+def forecast_training(
+    dataset: Dataset,
+    output: Output,
+    *,
+    model: str,
+    settings: Mapping[str, object],
+    device: str,
+    threads: int | None,
+    tensorboard: bool,
+    distillation: Distillation | None = None,
+) -> None:
+    """Prints what a training will take; the arguments are those of the training."""
+    from blin.training.forecast import forecast
+
+    if tensorboard:
+        from blin.training.tensorboard import require_tensorboard
+
+        require_tensorboard()
+    found = forecast(
+        dataset,
+        model=model,
+        settings=settings,
+        device=device,
+        threads=threads,
+        distillation=distillation,
+    )
+    _show(found, output)
+
+
+def _show(forecast: Forecast, output: Output) -> None:
     """Prints what a training will take."""
     memory = forecast.memory
     output.result(

@@ -246,8 +246,8 @@ def threads(command: Function, *, default: str = "all cores") -> Function:
     )(command)
 
 
-def training_settings(command: Function) -> Function:
-    """Adds what says how one model is trained; all of it but ``--config`` and ``--set`` by name."""
+def one_training(command: Function) -> Function:
+    """Adds what says how one model is trained: its settings, by name, and where and whether."""
     settings = (
         click.option(
             "--lambda",
@@ -286,6 +286,15 @@ def training_settings(command: Function) -> Function:
             type=click.IntRange(min=0),
             help="Seed of all that is drawn by chance.  [default: 0]",
         ),
+        click.option(
+            "--tensorboard", is_flag=True, help="Write curves for TensorBoard, to tb in the run."
+        ),
+        click.option(
+            "--dry-run",
+            is_flag=True,
+            help="Say what the training will take, by a few of its batches; write nothing.",
+        ),
+        device,
     )
     return functools.reduce(lambda wrapped, option: option(wrapped), reversed(settings), command)
 

@@ -12,7 +12,7 @@ import click
 
 from blin.cli import options
 from blin.cli.config_file import ConfigFile
-from blin.cli.dry_run import show_forecast
+from blin.cli.dry_run import forecast_training
 from blin.cli.lookup import open_dataset
 from blin.cli.output import Output, duration_of
 from blin.cli.settings import check_options, merged_settings, warn_of_no_effect
@@ -32,15 +32,8 @@ if TYPE_CHECKING:
     metavar="NAME",
     help="What to train; blin models lists them.  [default: that of the --config file, or blin]",
 )
-@options.training_settings
 @click.option("--resume", metavar="RUN|latest", help="Continue a run that was interrupted.")
-@click.option("--tensorboard", is_flag=True, help="Write curves for TensorBoard, to tb in the run.")
-@click.option(
-    "--dry-run",
-    is_flag=True,
-    help="Say what the training will take, by a few of its batches; write nothing.",
-)
-@options.device
+@options.one_training
 @partial(options.threads, default="all cores, or as a run had that --resume or --config names")
 @click.option(
     "--data-dir",
@@ -101,17 +94,15 @@ def train(
     elif file is not None:
         opened = open_dataset_of(file, data_dir=data_dir, output=output, may_fetch=not dry_run)
     if dry_run and opened is not None:
-        from blin.training.forecast import forecast
-
-        if tensorboard:
-            from blin.training.tensorboard import require_tensorboard
-
-            require_tensorboard()
-
-        found = forecast(
-            opened, model=model or "blin", settings=settings, device=device, threads=threads
+        forecast_training(
+            opened,
+            output,
+            model=model or "blin",
+            settings=settings,
+            device=device,
+            threads=threads,
+            tensorboard=tensorboard,
         )
-        show_forecast(found, output)
         return
     from blin.checkpoint import find_run, open_run_dataset, read_run_config
     from blin.training import trainer
