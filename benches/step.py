@@ -84,9 +84,12 @@ def main() -> None:
     encode = torch.compile(module.encode) if options.compile else module.encode
     precision = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
     optimizer = torch.optim.Adam(module.parameters(), lr=config.learning_rate, fused=True)
-    rows = Rows(config.padding, config.fit, config.copies, config.pack, config.crop)
     loader = TrainingLoader(
-        dataset, module.batch_spec, rows, batch_size=config.batch_size, seed=config.seed
+        dataset,
+        module.batch_spec,
+        build(Rows, settings),
+        batch_size=config.batch_size,
+        seed=config.seed,
     )
 
     def batch_at(step: int) -> Batch:

@@ -13,7 +13,6 @@ from blin.config import build
 from blin.data.dataset import Dataset
 from blin.data.loader import Rows, TrainingLoader, training_interactions
 from blin.models import MODELS, Informed, Learned
-from blin.training.config import TrainingConfig
 from blin.training.trainer import setting_classes
 from small import SMALL
 
@@ -69,8 +68,7 @@ def lively(module: Learned) -> Learned:
 def loader_of(
     dataset: Dataset, spec: BatchSpec, name: str, *, batch_size: int = 40, **changes: Any
 ) -> TrainingLoader:
-    config = build(TrainingConfig, small_settings(name, **changes))
-    rows = Rows(config.padding, config.fit, config.copies, config.pack, config.crop)
+    rows = build(Rows, small_settings(name, **changes))
     return TrainingLoader(dataset, spec, rows, batch_size=batch_size, seed=3)
 
 

@@ -12,6 +12,7 @@ __all__ = [
     "ColumnReader",
     "NegativeSampler",
     "count_above",
+    "count_transitions",
     "data_health",
     "fill_histories",
     "inspect_log",
@@ -199,6 +200,15 @@ def count_above(
     level: NDArray[np.int64],
 ) -> None:
     """Counts, for each row of scores, those above its own score and those that equal it."""
+
+def count_transitions(
+    items: NDArray[np.int64], users: NDArray[np.int64], num_items: int, span: int
+) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.int64]]:
+    """Counts how often each item comes 1 to span steps after each other one, inside a user.
+
+    Returns (V + 1,) pairs that each item has, and for each pair, sorted, the item that follows and
+    how often.
+    """
 
 def shuffle_users(users: NDArray[np.uint32], seed: int, epoch: int) -> None:
     """Puts users, in place, into the order of an epoch."""

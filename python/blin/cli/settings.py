@@ -38,6 +38,7 @@ _IDLE: tuple[tuple[str, object, str, tuple[str, ...]], ...] = (
         ("sampling", "negatives_per", "log_q", "exclude_history"),
     ),
     ("kl_weight", 0.0, "no two views have to agree", ("kl_positions",)),
+    ("loss_positions", "last", "each prefix has a row", ("long_sequences",)),
     ("ted_weight", 0.0, "there is no TED", ("ted_span", "ted_temperature")),
 )
 """Where a setting has a value, why others have no effect then, and which."""

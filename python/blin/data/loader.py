@@ -20,6 +20,7 @@ from blin.batch import Batch, BatchSpec, Interactions, View
 from blin.data.buffers import Buffers
 from blin.data.dataset import Dataset
 from blin.data.prefixes import last_steps, prefixes
+from blin.data.windows import windows
 from blin.errors import ConfigError, DataError
 
 PREFETCH = 2
@@ -51,13 +52,16 @@ class Rows:
         crop: learn from a random stretch of each training sequence, drawn for each user, epoch and
             view before anything else: first its length, from this share of the sequence on (at
             least two items), then its place. 0 for the whole sequence.
+        long_sequences: what is learned from a sequence that does not fit into a row: its
+            ``newest`` part, or all of it, in ``windows``.
     """
 
-    padding: str
-    fit: str
-    copies: str
-    pack: bool
+    padding: str = "zero"
+    fit: str = "whole"
+    copies: str = "reset"
+    pack: bool = True
     crop: float = 0.0
+    long_sequences: str = "newest"
 
 
 class TrainingLoader:
@@ -66,7 +70,9 @@ class TrainingLoader:
     A batch depends on (seed, epoch, step) and its share of the ranks alone: not on the batches
     before it, the number of threads or the depth of the prefetch. Users with fewer than two
     training items are left out. Where only last steps are learned from, each prefix of a training
-    sequence takes the place of a user with that sequence.
+    sequence takes the place of a user with that sequence; otherwise each window does where long
+    sequences are to be learned from whole. Such a place has a batch's share and random numbers of
+    its own.
 
     Args:
         dataset: a prepared dataset.
@@ -113,6 +119,9 @@ class TrainingLoader:
         self._owners = None
         if spec.loss_positions == "last":
             owners, starts, ends = prefixes(starts, ends)
+            self._owners = torch.from_numpy(owners)
+        elif rows.long_sequences == "windows":
+            owners, starts, ends = windows(starts, ends, spec.max_len)
             self._owners = torch.from_numpy(owners)
         self.users = np.flatnonzero(ends - starts >= 2).astype(np.uint32)
         if len(self.users) == 0:
@@ -195,7 +204,11 @@ class TrainingLoader:
             augmented=self._augmented(users, epoch),
             step_places=torch.from_numpy(self._places(users, owners)) if spec.places else None,
         )
-        return batch if self._owners is None else last_steps(batch, self._owners)
+        if self._owners is None:
+            return batch
+        if spec.loss_positions == "last":
+            return last_steps(batch, self._owners)
+        return replace(batch, users=self._owners[batch.users])
 
     def _negatives(
         self,

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from blin import _core
 from blin.batch import Interactions
 from blin.losses import softmax_loss
 from blin.nn.sparse import SparseRows
@@ -34,17 +35,11 @@ def count_transitions(
         What :meth:`SparseRows.fill` takes: (V + 1,) pairs that each item has, and for each pair,
         sorted, the item that follows and how often.
     """
-    items, users = interactions.items, interactions.users
-    size = num_items + 1
-    pairs = []
-    for step in range(1, min(span, len(items) - 1) + 1):
-        together = users[step:] == users[:-step]
-        if not together.any():
-            break
-        pairs.append(items[:-step][together] * size + items[step:][together])
-    found, counts = torch.unique(torch.cat([items[:0], *pairs]), return_counts=True)
-    sources = torch.div(found, size, rounding_mode="floor")
-    return torch.bincount(sources, minlength=size), found % size, counts
+    found = _core.count_transitions(
+        interactions.items.numpy(), interactions.users.numpy(), num_items, span
+    )
+    lengths, targets, counts = map(torch.from_numpy, found)
+    return lengths, targets, counts
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ _CHOICES = {
     "padding": ("zero", "repeat", "random-repeat"),
     "fit": ("whole", "truncate"),
     "copies": ("reset", "attend", "weight"),
+    "long_sequences": ("newest", "windows"),
 }
 
 
@@ -40,6 +41,8 @@ class TrainingConfig:
         pack: let short sequences share a row.
         crop: learn from a random stretch of each sequence, drawn for each user, epoch and view,
             of at least this share of it; 0 for the whole sequence.
+        long_sequences: learn from the ``newest`` part of a sequence that does not fit into a row,
+            or from all of it, in ``windows`` that stand in rows of their own.
     """
 
     epochs: int = 200
@@ -57,6 +60,7 @@ class TrainingConfig:
     copies: str = "reset"
     pack: bool = True
     crop: float = 0.0
+    long_sequences: str = "newest"
 
     def __post_init__(self) -> None:
         """Refuses values that cannot be trained with."""

@@ -417,12 +417,10 @@ class Trainer:
             weight_decay=self.config.weight_decay,
             fused=True,
         )
-        config = self.config
-        rows = Rows(config.padding, config.fit, config.copies, config.pack, config.crop)
         self.loader = TrainingLoader(
             dataset,
             self.module.batch_spec,  # type: ignore[arg-type]
-            rows,
+            build(Rows, self.settings),
             batch_size=self.config.batch_size,
             seed=self.config.seed,
             pin_memory=self.device.type == "cuda",

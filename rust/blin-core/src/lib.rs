@@ -21,4 +21,5 @@ pub mod rng;
 pub mod sequences;
 pub mod spill;
 pub mod split;
+pub mod transitions;
 pub mod vocabulary;

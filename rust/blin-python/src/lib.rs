@@ -7,6 +7,7 @@ mod errors;
 mod health;
 mod ingest;
 mod ranking;
+mod transitions;
 
 #[pymodule(gil_used = false)]
 mod _core {
@@ -21,6 +22,8 @@ mod _core {
     use crate::ingest::{ColumnReader, inspect_log, read_log};
     #[pymodule_export]
     use crate::ranking::count_above;
+    #[pymodule_export]
+    use crate::transitions::count_transitions;
 
     /// Asks NumPy for its C interface. On the first array, which is made after minutes of work, it
     /// would be asked as well, and Ctrl-C in that moment be a panic.

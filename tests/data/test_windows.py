@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from blin.batch import BatchSpec
+from blin.data.dataset import Dataset
+from blin.data.loader import Rows, TrainingLoader
+from blin.data.windows import windows
+
+SPEC = BatchSpec(4, "absolute", views=2, num_negatives=9)
+WINDOWS = Rows(long_sequences="windows")
+
+
+def slow_windows(length: int, max_len: int) -> list[tuple[int, int]]:
+    """Cuts from the newest end on, as long as there is an item left that is no target yet."""
+    found = []
+    end = length
+    while True:
+        start = max(0, end - max_len - 1)
+        found.append((start, end))
+        if start == 0:
+            return found
+        end = start + 1
+
+
+@given(lengths=st.lists(st.integers(0, 40), min_size=1, max_size=5), max_len=st.integers(1, 15))
+def test_windows_are_cut_from_the_newest_end_on(lengths: list[int], max_len: int) -> None:
+    ends = np.cumsum(lengths)
+    starts = ends - lengths
+    expected = [
+        (user, starts[user] + start, starts[user] + end)
+        for user, length in enumerate(lengths)
+        for start, end in slow_windows(length, max_len)
+    ]
+    assert list(zip(*(part.tolist() for part in windows(starts, ends, max_len)), strict=True)) == (
+        expected
+    )
+
+
+def learned(dataset: Dataset, spec: BatchSpec, rows: Rows, epoch: int) -> list[tuple[int, ...]]:
+    """(user, input, target) of all that the first view of an epoch teaches, sorted."""
+    found = []
+    loader = TrainingLoader(dataset, spec, rows, batch_size=23, seed=3)
+    for batch in loader.epoch(epoch):
+        view = batch.views[0]
+        places = view.targets > 0
+        users = batch.users[batch.step_users[view.steps[places]]]
+        columns = (users, view.items[places], view.targets[places])
+        found += list(zip(*(column.tolist() for column in columns), strict=True))
+    return sorted(found)
+
+
+def test_windows_teach_every_step_once(small_dataset: Dataset) -> None:
+    expected = []
+    for user in range(small_dataset.num_users):
+        items = small_dataset.sequence(user)[: small_dataset.splits[user, 0]].tolist()
+        expected += [(user, *pair) for pair in zip(items, items[1:], strict=False)]
+    assert learned(small_dataset, SPEC, WINDOWS, 1) == sorted(expected)
+    newest = learned(small_dataset, SPEC, Rows(), 1)
+    assert len(newest) < len(expected)
+    assert set(newest) < set(expected)
+
+
+def test_sequences_that_fit_are_as_without_windows(small_dataset: Dataset) -> None:
+    spec = replace(SPEC, max_len=int(np.diff(small_dataset.offsets).max()))
+    ours, plain = (
+        TrainingLoader(small_dataset, spec, rows, batch_size=23, seed=3)
+        for rows in (WINDOWS, Rows())
+    )
+    for one, other in zip(ours.epoch(2), plain.epoch(2), strict=True):
+        assert torch.equal(one.users, other.users)
+        assert torch.equal(one.negatives, other.negatives)
+        for mine, theirs in zip(one.views, other.views, strict=True):
+            assert torch.equal(mine.items, theirs.items)
+            assert torch.equal(mine.targets, theirs.targets)
+
+
+@pytest.mark.parametrize("padding", ["repeat", "random-repeat"])
+def test_windows_are_repeated_like_users(small_dataset: Dataset, padding: str) -> None:
+    rows = replace(WINDOWS, padding=padding)
+    loader = TrainingLoader(small_dataset, replace(SPEC, max_len=20), rows, batch_size=30, seed=3)
+    batch = loader.batch(loader.users, 0, 0)
+    view = batch.views[0]
+    assert view.copies.max() > 1
+    for step in range(len(batch.step_users)):
+        assert len(set(view.targets[view.steps == step].tolist())) == 1
+
+
+def test_prefixes_reach_every_step_already(small_dataset: Dataset) -> None:
+    spec = replace(SPEC, loss_positions="last")
+    assert learned(small_dataset, spec, WINDOWS, 1) == learned(small_dataset, spec, Rows(), 1)
+
+
+def test_times_are_those_of_the_window(small_dataset: Dataset) -> None:
+    spec = replace(SPEC, times=True, places=True, views=1)
+    assert small_dataset.timestamps is not None
+    loader = TrainingLoader(small_dataset, spec, WINDOWS, batch_size=23, seed=3)
+    for batch in loader.epoch(0):
+        assert batch.step_places is not None
+        items = small_dataset.items[batch.step_places.numpy()]
+        view = batch.views[0]
+        assert view.times is not None
+        for step, (item, place) in enumerate(zip(items, batch.step_places.tolist(), strict=True)):
+            here = view.steps == step
+            assert view.items[here].tolist() == [int(item)]
+            assert view.times[here].tolist() == [int(small_dataset.timestamps[place])]
