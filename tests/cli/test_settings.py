@@ -9,9 +9,9 @@ import pytest
 
 from blin.cli.config_file import ConfigFile
 from blin.cli.output import Output
-from blin.cli.settings import warn_of_no_effect
+from blin.cli.settings import warn_of_idle_axes, warn_of_no_effect
 from blin.errors import ConfigError
-from blin.experiments.points import read_grid
+from blin.experiments.points import grid, read_grid
 from cli.conftest import run_blin
 
 
@@ -117,3 +117,16 @@ def test_what_nobody_chose_is_not_either(
     (line,) = warnings_of(capsys, file=ConfigFile.read(str(own)))
     assert "copies = attend has no effect" in line
     assert warnings_of(capsys, file=ConfigFile.read(str(own)), padding="repeat") == []
+
+
+def test_a_sweep_tells_which_of_its_axes_are_idle_somewhere(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    axes = {"kl_weight": [0.0, 1.0], "kl_positions": ["last_copy", "last"], "ted_span": [3]}
+    base = {"copies": "attend", "calibration": 0.5}
+    output = Output(json=False, quiet=False, verbose=False, progress=False)
+    warn_of_idle_axes(grid(["blin"], base, axes, seeds=(0,)), output)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("warning: kl_positions = last has no effect with kl_weight = 0.0")
+    warn_of_idle_axes(grid(["blin", "blin-bkl"], {}, {}, seeds=(0,)), output)
+    assert capsys.readouterr().err == ""

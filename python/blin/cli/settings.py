@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING
 
@@ -22,7 +22,7 @@ from blin.errors import ConfigError
 if TYPE_CHECKING:
     from blin.cli.config_file import ConfigFile
     from blin.cli.output import Output
-    from blin.experiments.points import Range
+    from blin.experiments.points import Point, Range
 
 _OPTIONS = {"kl_weight": "--lambda", "ted_weight": "--ted"}
 """Options that have another name than the setting they give."""
@@ -100,16 +100,48 @@ def warn_of_no_effect(
         assignments: what ``--set`` was given.
         output: where it is said.
     """
+    chosen = {name for name, value in named.items() if value is not None}
+    chosen |= {_parts(assignment)[0] for assignment in assignments}
+    if file is not None and file.written_by_hand:
+        chosen |= set(file.settings)
+    for message in _without_effect(model, settings, chosen):
+        output.warn(message)
+
+
+def warn_of_idle_axes(points: Sequence[Point], output: Output) -> None:
+    """Says on which of the settings in which points differ nothing depends in some of them."""
+    values: dict[str, set[str]] = {}
+    for point in points:
+        for name, value in point.settings.items():
+            values.setdefault(name, set()).add(repr(value))
+    varied = {
+        name
+        for name, found in values.items()
+        if len(found) > 1 or any(name not in point.settings for point in points)
+    }
+    messages = [
+        message
+        for point in points
+        for message in _without_effect(point.model, point.settings, varied & set(point.settings))
+    ]
+    for message in dict.fromkeys(messages):
+        output.warn(message)
+
+
+def _without_effect(
+    model: str, settings: Mapping[str, object], chosen: Collection[str]
+) -> Iterator[str]:
+    """Yields a message for each chosen setting that is not as usual and has no effect.
+
+    Raises:
+        ConfigError: The settings are none for the model.
+    """
     from blin.models import MODELS
     from blin.training.trainer import all_settings, check_settings
 
     check_settings(model, settings)
     usual = all_settings(model, MODELS[model].defaults)
     found = all_settings(model, {**MODELS[model].defaults, **settings})
-    chosen = {name for name, value in named.items() if value is not None}
-    chosen |= {_parts(assignment)[0] for assignment in assignments}
-    if file is not None and file.written_by_hand:
-        chosen |= set(file.settings)
     idle = {
         name: f"with {cause} = {value}: {reason}"
         for cause, value, reason, names in _IDLE
@@ -119,8 +151,8 @@ def warn_of_no_effect(
     if found.get("loss") != "gbce":
         idle["calibration"] = f"with loss = {found.get('loss')}: it is of gbce"
     for name, reason in idle.items():
-        if name in chosen and found[name] != usual[name]:
-            output.warn(f"{name} = {found[name]} has no effect {reason}")
+        if name in chosen and found.get(name) != usual.get(name):
+            yield f"{name} = {found[name]} has no effect {reason}"
 
 
 def several_values(assignments: Sequence[str]) -> dict[str, list[object] | Range]:

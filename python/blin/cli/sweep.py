@@ -14,7 +14,7 @@ import click
 
 from blin.cli import options
 from blin.cli.lookup import open_dataset
-from blin.cli.settings import several_values
+from blin.cli.settings import several_values, warn_of_idle_axes
 from blin.cli.trainings import Trainings, base_of, exit_if_failed, many_trainings
 
 if TYPE_CHECKING:
@@ -143,6 +143,8 @@ def sweep(
         check_picture(out)
         setting = swept_setting(points)
     output = trainings.output
+    if num_points is None:
+        warn_of_idle_axes(points, output)
     opened = open_dataset(dataset or "", data_dir=data_dir, output=output, may_fetch=not dry_run)
     if dry_run:
         trainings.show_plan(points, opened)
