@@ -61,3 +61,13 @@ def test_a_dry_run_downloads_nothing_and_resumes_nothing(blin: Blin) -> None:
     assert (result.exit_code, result.stdout) == (2, "")
     assert "--dry-run is for a new run: leave out --resume" in result.stderr
     assert everything() == before
+
+
+def test_what_no_row_holds_is_told(blin: Blin) -> None:
+    short = ("train", "--dataset", "shop", "--max-len", 3, "--dim", 8, "--threads", 1)
+    for how in (("--dry-run",), ("--epochs", 1)):
+        told = r"^\d\d% of the training steps are older than what a row holds"
+        assert re.search(told, blin(*short, *how).stderr, re.MULTILINE)
+    whole = blin(*short, "--set", "long_sequences=windows", "--dry-run")
+    assert re.search(r"^an epoch +\d+ windows in ", whole.stdout, re.MULTILINE)
+    assert "training steps" not in whole.stderr + blin(*DRY).stderr

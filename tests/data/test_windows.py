@@ -81,6 +81,18 @@ def test_sequences_that_fit_are_as_without_windows(small_dataset: Dataset) -> No
             assert torch.equal(mine.targets, theirs.targets)
 
 
+def test_what_is_never_learned_from_is_counted(small_dataset: Dataset) -> None:
+    def left_out(spec: BatchSpec, rows: Rows) -> float:
+        return TrainingLoader(small_dataset, spec, rows, batch_size=9, seed=3).left_out
+
+    whole = len(learned(small_dataset, SPEC, WINDOWS, 0))
+    newest = len(learned(small_dataset, SPEC, Rows(), 0))
+    assert left_out(SPEC, Rows()) == pytest.approx(1 - newest / whole)
+    assert left_out(SPEC, WINDOWS) == 0
+    assert left_out(replace(SPEC, loss_positions="last"), Rows()) == 0
+    assert left_out(SPEC, Rows(crop=0.5)) == 0
+
+
 @pytest.mark.parametrize("padding", ["repeat", "random-repeat"])
 def test_windows_are_repeated_like_users(small_dataset: Dataset, padding: str) -> None:
     rows = replace(WINDOWS, padding=padding)

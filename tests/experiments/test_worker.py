@@ -18,7 +18,7 @@ from blin.training.trainer import Started, Step, Validated
 def test_it_says_what_happens_and_only_some_of_the_steps() -> None:
     stream = io.StringIO()
     speaker = Speaker(stream)
-    speaker.tell(Started(Path("run"), 1, 0, False, 9, 4, 100, {}))
+    speaker.tell(Started(Path("run"), 1, 0, False, 9, 4, 100, 0.0, {}))
     for step in range(1, 5):
         speaker.tell(Step(2, step, {"loss": 1.0}, 10.0))
     speaker.tell(Validated(2, {}, {"NDCG@10": 0.25}, True, 1.0, 0.0))

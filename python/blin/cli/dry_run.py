@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from blin.cli.output import Output, duration_of, size_of
+from blin.cli.training_display import told_of_left_out
 
 if TYPE_CHECKING:
     from blin.data.dataset import Dataset
@@ -75,7 +76,6 @@ def _show(forecast: Forecast, output: Output) -> None:
             },
         }
     )
-    who = "users" if forecast.settings.get("loss_positions") != "last" else "prefixes"
     views = "" if forecast.views == 1 else f", in {forecast.views} views"
     of_what = "the process" if forecast.device == "cpu" else forecast.device
     fewest, most = (
@@ -88,7 +88,7 @@ def _show(forecast: Forecast, output: Output) -> None:
         {
             "model": f"{forecast.model}, {forecast.parameters:,} parameters",
             "computes on": f"{forecast.device}, {threads}",
-            "an epoch": f"{forecast.users:,} {who} in {batches} of "
+            "an epoch": f"{forecast.users:,} {forecast.unit} in {batches} of "
             f"{forecast.rows:,.0f} rows of {forecast.settings['max_len']} positions{views}",
             "weights": f"{size_of(memory.weights)}; gradients {size_of(memory.gradients)}, "
             f"optimiser {size_of(memory.optimizer)}",
@@ -103,6 +103,8 @@ def _show(forecast: Forecast, output: Output) -> None:
             "in all": f"{fewest} ({forecast.fewest_epochs} epochs) to {most} ({forecast.epochs})",
         }
     )
+    if told := told_of_left_out(forecast.left_out):
+        output.note(told)
     output.note(
         "Nothing was written. When the best epoch comes cannot be known; training ends "
         f"{forecast.settings['patience']} epochs after it."

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 METRIC = "NDCG@10"
 """The metric shown while training, and at its end beside those of the baselines."""
 
+LEAST_TOLD = 0.05
+"""Of the training data, what may be left out without a word."""
+
 
 @contextmanager
 def training_display(output: Output) -> Iterator[TrainingLines]:
@@ -63,6 +66,8 @@ class TrainingLines:
         self.output.note(
             f"{event.run}: {event.parameters:,} parameters, up to {event.epochs} epochs"
         )
+        if told := told_of_left_out(event.left_out):
+            self.output.note(told)
         if event.finished:
             self.output.note(
                 f"finished after epoch {event.epoch}, nothing is left to train; --epochs and "
@@ -119,6 +124,16 @@ class TrainingBar(TrainingLines):
         super().validated(event)
         if event.best:
             self.best = f" {METRIC} {event.metrics[METRIC]:.4f}"
+
+
+def told_of_left_out(share: float) -> str:
+    """Returns what to say of the share of the training data that no row holds; "" for little."""
+    if share < LEAST_TOLD:
+        return ""
+    return (
+        f"{share:.0%} of the training steps are older than what a row holds, and not learned "
+        "from: --set long_sequences=windows takes them in"
+    )
 
 
 def losses_of(losses: Mapping[str, float], *, gap: str = "  ") -> str:

@@ -87,6 +87,8 @@ class TrainingLoader:
             background.
 
     Attributes:
+        unit: what an epoch goes through: ``users``, or ``prefixes`` or ``windows`` of their
+            sequences.
         waited: seconds that :meth:`epoch` has kept its caller waiting, until somebody sets it back.
     """
 
@@ -117,10 +119,13 @@ class TrainingLoader:
         self._log_q = _log_expectation(dataset.num_items, counts, spec.num_negatives)
         starts, ends = dataset.training_ranges()
         self._owners = None
+        self.unit = "users"
         if spec.loss_positions == "last":
+            self.unit = "prefixes"
             owners, starts, ends = prefixes(starts, ends)
             self._owners = torch.from_numpy(owners)
         elif rows.long_sequences == "windows":
+            self.unit = "windows"
             owners, starts, ends = windows(starts, ends, spec.max_len)
             self._owners = torch.from_numpy(owners)
         self.users = np.flatnonzero(ends - starts >= 2).astype(np.uint32)
@@ -151,6 +156,14 @@ class TrainingLoader:
     def steps_per_epoch(self) -> int:
         """Batches in an epoch; the last may be smaller."""
         return math.ceil(len(self.users) / (self.batch_size * self.world_size))
+
+    @property
+    def left_out(self) -> float:
+        """The share of the steps that are never learned from: older than what a row holds."""
+        steps = np.maximum(self._ends - self._starts - 1, 0)
+        if self.unit == "prefixes" or self._rows.crop > 0:
+            return 0.0
+        return 1 - float(np.minimum(steps, self.spec.max_len).sum() / steps.sum())
 
     def epoch(self, epoch: int, *, first_step: int = 0) -> Iterator[Batch]:
         """Yields the batches of an epoch from a step on, made ahead in the background.
@@ -206,7 +219,7 @@ class TrainingLoader:
         )
         if self._owners is None:
             return batch
-        if spec.loss_positions == "last":
+        if self.unit == "prefixes":
             return last_steps(batch, self._owners)
         return replace(batch, users=self._owners[batch.users])
 

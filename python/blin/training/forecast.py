@@ -58,7 +58,9 @@ class Forecast:
         device: where it computes.
         threads: of torch.
         parameters: numbers to learn.
-        users: that are learned from; a row for each prefix counts as a user.
+        users: that are learned from; where a sequence is learned from in parts, each is a user.
+        unit: what they are: ``users``, or ``prefixes`` or ``windows`` of their sequences.
+        left_out: the share of the steps that no row holds.
         batches: in an epoch.
         views: of each batch.
         rows: of a view, on average.
@@ -77,6 +79,8 @@ class Forecast:
     threads: int
     parameters: int
     users: int
+    unit: str
+    left_out: float
     batches: int
     views: int
     rows: float
@@ -168,6 +172,8 @@ def forecast(
         threads=torch.get_num_threads(),
         parameters=sum(parameter.numel() for parameter in parameters),
         users=len(loader.users),
+        unit=loader.unit,
+        left_out=loader.left_out,
         batches=loader.steps_per_epoch,
         views=len(first.views),
         rows=statistics.mean(rows),

@@ -66,7 +66,10 @@ _PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.floa
 
 @dataclass(frozen=True)
 class Started:
-    """Training begins, or goes on after so many epochs and steps of the next."""
+    """Training begins, or goes on after so many epochs and steps of the next.
+
+    ``left_out`` is the share of the steps of all users that no row holds.
+    """
 
     run: Path
     epoch: int
@@ -75,6 +78,7 @@ class Started:
     epochs: int
     steps_per_epoch: int
     parameters: int
+    left_out: float
     settings: dict[str, object]
 
 
@@ -556,6 +560,7 @@ class Trainer:
                 epochs=config.epochs,
                 steps_per_epoch=self.loader.steps_per_epoch,
                 parameters=sum(p.numel() for p in self.trained.module.parameters()),
+                left_out=self.loader.left_out,
                 settings=self.settings,
             )
         )
