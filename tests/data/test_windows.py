@@ -12,6 +12,7 @@ from blin.batch import BatchSpec
 from blin.data.dataset import Dataset
 from blin.data.loader import Rows, TrainingLoader
 from blin.data.windows import windows
+from blin.models.distillation import Knowledge
 
 SPEC = BatchSpec(4, "absolute", views=2, num_negatives=9)
 WINDOWS = Rows(long_sequences="windows")
@@ -122,3 +123,25 @@ def test_times_are_those_of_the_window(small_dataset: Dataset) -> None:
             here = view.steps == step
             assert view.items[here].tolist() == [int(item)]
             assert view.times[here].tolist() == [int(small_dataset.timestamps[place])]
+
+
+def test_the_teachers_features_are_those_of_the_step(small_dataset: Dataset) -> None:
+    """The features of a step are its number here, counted user by user."""
+    spec = replace(SPEC, places=True)
+    starts, ends = small_dataset.training_ranges()
+    steps = np.maximum(ends - starts - 1, 0)
+    shifts = starts - (np.cumsum(steps) - steps)
+    numbers = torch.arange(int(steps.sum()), dtype=torch.float32).reshape(-1, 1, 1)
+    knowledge = Knowledge(numbers, torch.empty(0), torch.from_numpy(shifts))
+    followers = np.concatenate(
+        [small_dataset.items[start + 1 : end] for start, end in zip(starts, ends, strict=True)]
+    )
+    found = []
+    for batch in TrainingLoader(small_dataset, spec, WINDOWS, batch_size=23, seed=3).epoch(0):
+        own = knowledge.of(batch).flatten().long()
+        view = batch.views[0]
+        targets = torch.zeros(len(own), dtype=torch.int64)
+        targets[view.steps[view.steps >= 0]] = view.targets[view.steps >= 0]
+        assert torch.equal(targets, torch.from_numpy(followers[own.numpy()].astype(np.int64)))
+        found += own.tolist()
+    assert sorted(found) == list(range(len(numbers)))
