@@ -60,7 +60,8 @@ class BatchSpec:
         sampling: how they are drawn: ``uniform``, or in proportion to ``popularity``.
         negatives_per: who shares them: the whole ``batch``, or the copies of a step, which is then
             given K of its own (``position``), or nobody: each ``copy`` of a step has K of its own.
-        exclude_history: leave the items of a user's training sequence out of its negatives.
+        exclude_history: leave the items of a user's training sequence out of its negatives, or, of
+            a sequence that is learned from in parts, those of the part.
         augmentations: the operators for ``Batch.augmented``; none for no augmented views.
         loss_positions: what is learned from: ``all`` steps of a sequence, or the ``last`` step of
             each of its prefixes, which stand in the rows as if they were users.
