@@ -18,6 +18,7 @@ FORMS: dict[str, dict[str, Any]] = {
     "two blocks, two heads, narrow": {"num_blocks": 2, "num_heads": 2, "hidden_dim": 3},
     "a long window": {"window": 30, "alpha": 0.3, "positions": "reversed"},
     "sampled, no positions": {"num_negatives": 7, "positions": "none", "window": 2},
+    "two views that agree": {"num_negatives": 7, "kl_weight": 0.7},
 }
 
 
@@ -36,15 +37,17 @@ def test_states_and_loss_are_those_of_the_formulas(
     view = batch.views[0]
     assert int(view.segments.max()) > 1
     weights = {name: value.detach() for name, value in model.state_dict().items()}
-    states = reference.states(view, weights, model.config)
+    states = [reference.states(each, weights, model.config) for each in batch.views]
+    assert len(states) == (2 if model.config.kl_weight > 0 else 1)
     real = view.segments > 0
-    torch.testing.assert_close(model.encode(view)[real].detach(), states[real])
+    torch.testing.assert_close(model.encode(view)[real].detach(), states[0][real])
     table = weights["item_embedding.weight"]
-    expected, _ = reference_objective.next_item_loss([states], table, batch, model.config)
+    expected, divergence = reference_objective.next_item_loss(states, table, batch, model.config)
     found = model(batch)
     torch.testing.assert_close(found.parts["sequence"], expected)
-    torch.testing.assert_close(found.total.detach(), expected + 0.1 * found.parts["ted"])
-    torch.testing.assert_close(model.score(batch).detach(), states[:, -1] @ table.t())
+    whole = expected + model.config.kl_weight * divergence + 0.1 * found.parts["ted"]
+    torch.testing.assert_close(found.total.detach(), whole)
+    torch.testing.assert_close(model.score(batch).detach(), states[0][:, -1] @ table.t())
 
 
 def test_the_scores_are_mixed(small_dataset: Dataset) -> None:

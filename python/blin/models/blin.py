@@ -150,9 +150,8 @@ class BlinModel(Encoder):
 
     @property
     def batch_spec(self) -> BatchSpec:
-        """Two views when they are to agree, one otherwise."""
-        config = self.config
-        return replace(super().batch_spec, views=config.views, loss_positions=config.loss_positions)
+        """What the loss asks for, at every position or at the last of each prefix."""
+        return replace(super().batch_spec, loss_positions=self.config.loss_positions)
 
     @property
     def recurrence_obstacle(self) -> str | None:

@@ -6,12 +6,12 @@ After *CT4Rec: Simple yet Effective Consistency Training for Sequential Recommen
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from blin.batch import Batch, BatchSpec, Losses, View
+from blin.batch import Batch, Losses, View
 from blin.config import check_at_least
 from blin.losses import MASKED
 from blin.models.objective import AgreementConfig
@@ -57,11 +57,6 @@ class CT4Rec(SASRec):
     """
 
     config: CT4RecConfig
-
-    @property
-    def batch_spec(self) -> BatchSpec:
-        """Two views of the same users, each to be encoded with dropout of its own."""
-        return replace(super().batch_spec, views=self.config.views)
 
     def _losses(self, batch: Batch, states: Sequence[Tensor]) -> Losses:
         """Returns the loss of a batch: of the sequences, and of both disagreements."""

@@ -17,6 +17,7 @@ from blin.batch import View
 from blin.config import check_at_least, check_probability
 from blin.errors import ConfigError
 from blin.models.encoder import Encoder, EncoderConfig
+from blin.models.objective import AgreementConfig
 from blin.nn.attention.heads import merge_heads, split_heads
 from blin.nn.attention.softmax import softmax_attention
 from blin.nn.dropout import Dropout
@@ -25,7 +26,7 @@ from blin.nn.window import window_mean
 
 
 @dataclass(frozen=True)
-class MQSATEDConfig(EncoderConfig):
+class MQSATEDConfig(EncoderConfig, AgreementConfig):
     """The sizes of an MQSA-TED model, and its loss; 0 for ``hidden_dim`` is ``dim``.
 
     Attributes:
@@ -35,6 +36,7 @@ class MQSATEDConfig(EncoderConfig):
     """
 
     num_negatives: int = 0
+    kl_weight: float = 0.0
     num_heads: int = 1
     num_blocks: int = 1
     ted_weight: float = 0.1

@@ -57,6 +57,11 @@ class ObjectiveConfig:
     calibration: float = 0.75
     loss_average: str = "token"
 
+    @property
+    def views(self) -> int:
+        """How many views of each user the loss asks for."""
+        return 1
+
     def __post_init__(self) -> None:
         """Refuses values that make no loss."""
         check_one_of(
@@ -79,11 +84,11 @@ class ObjectiveConfig:
 
 
 def batch_spec_of(config: ObjectiveConfig, max_len: int) -> BatchSpec:
-    """Returns what a loss needs of its batches: one view, a target at every position."""
+    """Returns what a loss needs of its batches, with a target at every position."""
     return BatchSpec(
         max_len=max_len,
         positions="absolute",
-        views=1,
+        views=config.views,
         num_negatives=config.num_negatives,
         sampling=config.sampling,
         negatives_per=config.negatives_per,
