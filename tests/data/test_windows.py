@@ -18,30 +18,36 @@ SPEC = BatchSpec(4, "absolute", views=2, num_negatives=9)
 WINDOWS = Rows(long_sequences="windows")
 
 
-def slow_windows(length: int, max_len: int) -> list[tuple[int, int]]:
-    """Cuts from the newest end on, as long as there is an item left that is no target yet."""
+def slow_windows(length: int, size: int, stride: int) -> list[tuple[int, int]]:
+    """Cuts from the newest end on, until the oldest place is in a window."""
     found = []
     end = length
     while True:
-        start = max(0, end - max_len - 1)
+        start = max(0, end - size)
         found.append((start, end))
         if start == 0:
             return found
-        end = start + 1
+        end -= stride
 
 
-@given(lengths=st.lists(st.integers(0, 40), min_size=1, max_size=5), max_len=st.integers(1, 15))
-def test_windows_are_cut_from_the_newest_end_on(lengths: list[int], max_len: int) -> None:
+@given(
+    lengths=st.lists(st.integers(0, 40), min_size=1, max_size=5),
+    size=st.integers(1, 15),
+    data=st.data(),
+)
+def test_windows_are_cut_from_the_newest_end_on(
+    lengths: list[int], size: int, data: st.DataObject
+) -> None:
+    stride = data.draw(st.integers(1, size))
     ends = np.cumsum(lengths)
     starts = ends - lengths
     expected = [
         (user, starts[user] + start, starts[user] + end)
         for user, length in enumerate(lengths)
-        for start, end in slow_windows(length, max_len)
+        for start, end in slow_windows(length, size, stride)
     ]
-    assert list(zip(*(part.tolist() for part in windows(starts, ends, max_len)), strict=True)) == (
-        expected
-    )
+    found = windows(starts, ends, size=size, stride=stride)
+    assert list(zip(*(part.tolist() for part in found), strict=True)) == expected
 
 
 def learned(dataset: Dataset, spec: BatchSpec, rows: Rows, epoch: int) -> list[tuple[int, ...]]:

@@ -25,7 +25,7 @@ from blin.evaluation.evaluator import evaluate
 from blin.models.distillation import DistillationConfig, features_of
 from blin.tensors import read_header
 from blin.training import trainer
-from blin.training.distillation import KNOWLEDGE_FILE, Distillation, knowledge_of, windows
+from blin.training.distillation import KNOWLEDGE_FILE, Distillation, knowledge_of, rows_to_read
 from blin.training.trainer import STATE_FILE, Event, Step
 from learned import lively, module_of
 from small import SMALL, write_small_log
@@ -153,9 +153,9 @@ def windows_by_hand(length: int, max_len: int) -> dict[int, tuple[int, int]]:
 def test_each_step_is_taken_from_one_row(max_len: int) -> None:
     lengths = np.array([0, 1, 7, 8, 9, 23, -1, 4])
     starts = np.arange(len(lengths)) * 100
-    rows = windows(starts, starts + lengths, max_len)
+    rows, firsts = rows_to_read(starts, starts + lengths, max_len)
     taken: dict[int, tuple[int, int]] = {}
-    for owner, start, end, first in zip(*rows, strict=True):
+    for owner, start, end, first in zip(*rows, firsts, strict=True):
         assert starts[owner] <= start < end <= starts[owner] + lengths[owner]
         assert end - start <= max_len
         for place in range(first, end):

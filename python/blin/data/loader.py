@@ -126,7 +126,8 @@ class TrainingLoader:
             self._owners = torch.from_numpy(owners)
         elif rows.long_sequences == "windows":
             self.unit = "windows"
-            owners, starts, ends = windows(starts, ends, spec.max_len)
+            # Neighbours share an item, the last target of the older and first input of the newer.
+            owners, starts, ends = windows(starts, ends, size=spec.max_len + 1, stride=spec.max_len)
             self._owners = torch.from_numpy(owners)
         self.users = np.flatnonzero(ends - starts >= 2).astype(np.uint32)
         if len(self.users) == 0:

@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from blin.checkpoint import WEIGHTS_FILE, TrainedModel, load_run
 from blin.config import build, check_known
 from blin.data.dataset import Dataset
 from blin.data.loader import history_batch
+from blin.data.windows import Windows, windows
 from blin.errors import BlinError, CheckpointError, ConfigError, reason_of
 from blin.models import Learned
 from blin.models.distillation import (
@@ -257,7 +258,7 @@ def knowledge_of(teacher: torch.nn.Module, dataset: Dataset) -> Knowledge:
     spec = teacher.batch_spec
     starts, ends = dataset.training_ranges()
     shifts, steps = _shifts(dataset)
-    rows = windows(starts, ends - 1, spec.max_len)
+    rows, firsts = rows_to_read(starts, ends - 1, spec.max_len)
     shape = TeacherShape.of(teacher)
     features = torch.empty(steps, shape.layers, shape.dim, dtype=torch.float16)
     where = teacher.item_embedding.weight.device
@@ -276,7 +277,7 @@ def knowledge_of(teacher: torch.nn.Module, dataset: Dataset) -> Knowledge:
         view = batch.views[0].to(where)
         made = torch.stack(features_of(teacher, view), dim=2).half().cpu()  # (B, N, L, D)
         places = np.arange(made.shape[1]) + rows.ends[chosen][:, None] - made.shape[1]
-        told = places >= rows.firsts[chosen][:, None]
+        told = places >= firsts[chosen][:, None]
         steps_told = (places - shifts[rows.owners[chosen]][:, None])[told]
         features[torch.from_numpy(steps_told)] = made[torch.from_numpy(told)]
     if not all(math.isfinite(float(end)) for end in features.aminmax()):
@@ -285,38 +286,22 @@ def knowledge_of(teacher: torch.nn.Module, dataset: Dataset) -> Knowledge:
     return Knowledge(features, items, torch.from_numpy(shifts))
 
 
-class Windows(NamedTuple):
-    """The R rows in which ranges are read, (R,) each.
-
-    Attributes:
-        owners: the range of each.
-        starts: where it begins.
-        ends: where it ends.
-        firsts: from which place on its steps are taken; those before are taken from another.
-    """
-
-    owners: NDArray[np.int64]
-    starts: NDArray[np.int64]
-    ends: NDArray[np.int64]
-    firsts: NDArray[np.int64]
-
-
-def windows(starts: NDArray[np.int64], ends: NDArray[np.int64], max_len: int) -> Windows:
-    """Returns the rows in which ranges are read.
-
-    The newest row of a range ends where the range ends, and each one before it half a row earlier.
+def rows_to_read(
+    starts: NDArray[np.int64], ends: NDArray[np.int64], max_len: int
+) -> tuple[Windows, NDArray[np.int64]]:
+    """Returns the rows in which ranges are read, each ending half a row before the next.
 
     Args:
         starts: (U,), where the ranges begin.
         ends: (U,), where they end; one that ends before it begins has no row.
         max_len: the most places in a row.
+
+    Returns:
+        The R rows; and (R,), from which place on the steps of each are taken, while those before
+        are taken from the row before.
     """
-    lengths = np.maximum(ends - starts, 0)
     stride = max(1, max_len // 2)
-    counts = np.where(lengths > 0, 1 + -(-np.maximum(lengths - max_len, 0) // stride), 0)
-    owners = np.repeat(np.arange(len(starts)), counts)
-    numbers = np.arange(len(owners)) - np.repeat(np.cumsum(counts) - counts, counts)
-    stops = ends[owners] - numbers * stride
-    begins = np.maximum(stops - max_len, starts[owners])
-    oldest = numbers == counts[owners] - 1
-    return Windows(owners, begins, stops, np.where(oldest, begins, stops - stride))
+    found = windows(starts, ends, size=max_len, stride=stride)
+    rows = Windows(*(part[found.ends > found.starts] for part in found))
+    oldest = rows.starts == starts[rows.owners]
+    return rows, np.where(oldest, rows.starts, rows.ends - stride)
