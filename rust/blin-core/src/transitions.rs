@@ -1,4 +1,4 @@
-//! What follows what: a sparse matrix of how often, in one pass over the sequences.
+//! What follows what: a sparse matrix of how often.
 
 use crate::error::{Error, Result};
 
@@ -15,8 +15,9 @@ pub struct Transitions {
 
 /// Counts how often each item comes 1 to `span` steps after each other one, inside a user.
 ///
-/// `items` are of 1 to `num_items`; those of one user stand together, the oldest first. Beside what
-/// it returns it holds four bytes for each pair.
+/// `items` are of 1 to `num_items`; those of one user stand together, the oldest first. They are
+/// read twice, to count the pairs of each item and to put them in their places. Beside what it
+/// returns it holds four bytes for each pair and eight for each item.
 ///
 /// ```
 /// use blin_core::transitions::count;
