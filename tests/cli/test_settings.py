@@ -80,6 +80,7 @@ def warnings_of(
         ("sampling=popularity num_negatives=0", "sampling = popularity has no effect"),
         ("kl_positions=last lambda=0", "kl_positions = last has no effect with kl_weight = 0"),
         ("ted_span=2", "ted_span = 2 has no effect with ted_weight = 0"),
+        ("ted_inputs=64", "ted_inputs = 64 has no effect with ted_weight = 0"),
         (
             "long_sequences=windows loss_positions=last",
             "long_sequences = windows has no effect with loss_positions = last",

@@ -119,16 +119,25 @@ def test_dropout_thins_out_the_left_factor_alone() -> None:
     assert loss_of(table, INPUTS, known(), dropout=Dropout(0.5).train()) != ours
 
 
-def test_beyond_the_limit_the_loss_is_right_on_average(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("scores", "most"), [(2 * V, 0), (2 * V, 5), (100 * V, 2)])
+def test_of_some_inputs_the_loss_is_right_on_average(
+    monkeypatch: pytest.MonkeyPatch, scores: int, most: int
+) -> None:
     table = table_of().detach()
     whole = loss_of(table, INPUTS, known())
-    monkeypatch.setattr(transitions, "SCORES", 2 * V)
+    monkeypatch.setattr(transitions, "SCORES", scores)
     torch.manual_seed(0)
-    some = torch.stack([loss_of(table, INPUTS, known()) for _ in range(400)])
+    some = torch.stack([loss_of(table, INPUTS, known(), most=most) for _ in range(400)])
     assert len(some.unique()) > 10
     error = (some.std() / len(some) ** 0.5).item()
     assert some.mean().item() == pytest.approx(whole.item(), abs=4 * error)
     assert error < 0.1 * whole.item()
+
+
+def test_as_many_inputs_as_there_are_are_all_compared() -> None:
+    table = table_of().detach()
+    whole = loss_of(table, INPUTS, known())
+    torch.testing.assert_close(loss_of(table, INPUTS, known(), most=len(INPUTS)), whole)
 
 
 def test_a_million_items_need_no_table_of_pairs() -> None:
@@ -193,6 +202,12 @@ def test_every_encoder_can_be_taught(small_dataset: Dataset, name: str) -> None:
     torch.testing.assert_close(losses.total, plain.total + 0.7 * losses.parts["ted"])
 
 
+def test_a_setting_says_how_many_inputs_are_compared(small_dataset: Dataset) -> None:
+    for inputs, draws in ((0, 1), (2, 5)):
+        module, batch = taught("sasrec", small_dataset, ted_weight=0.7, ted_inputs=inputs)
+        assert len({module(batch).parts["ted"].item() for _ in range(5)}) == draws
+
+
 def test_a_model_that_was_told_nothing_teaches_nothing(small_dataset: Dataset) -> None:
     module: Any = module_of("sasrec", small_dataset.num_items, ted_weight=0.1)
     loader = loader_of(small_dataset, module.batch_spec, "sasrec")
@@ -204,6 +219,7 @@ def test_a_model_that_was_told_nothing_teaches_nothing(small_dataset: Dataset) -
     ("settings", "message"),
     [
         ({"ted_weight": -0.1}, "ted_weight: expected at least 0, found -0.1"),
+        ({"ted_inputs": -1}, "ted_inputs: expected at least 0, found -1"),
         ({"ted_span": 0}, "ted_span: expected at least 1, found 0"),
         ({"ted_temperature": 0.0}, "ted_temperature: expected above 0, found 0.0"),
     ],

@@ -38,6 +38,7 @@ class EncoderConfig(NextItemConfig):
         ted_weight: of TED, which teaches the item embeddings what follows what; 0 for none.
         ted_span: an item follows another if it comes so many steps after it, or fewer.
         ted_temperature: τ of TED.
+        ted_inputs: what TED compares in a step: so many of the inputs, drawn; 0 for all.
     """
 
     num_heads: int = 2
@@ -47,12 +48,13 @@ class EncoderConfig(NextItemConfig):
     ted_weight: float = 0.0
     ted_span: int = 1
     ted_temperature: float = 0.1
+    ted_inputs: int = 0
 
     def __post_init__(self) -> None:
         """Refuses values that no model can be built from."""
         super().__post_init__()
         check_at_least(self, 1, "num_heads", "num_blocks", "ted_span")
-        check_at_least(self, 0, "hidden_dim", "ted_weight")
+        check_at_least(self, 0, "hidden_dim", "ted_weight", "ted_inputs")
         if self.dim % self.num_heads != 0:
             raise ConfigError(
                 f"num_heads: expected a divisor of dim {self.dim}, found {self.num_heads}"
@@ -215,6 +217,7 @@ class Encoder(NextItemModel):
             self._transitions,
             temperature=config.ted_temperature,
             dropout=self.embedding_dropout,
+            most=config.ted_inputs,
         )
         return Losses(
             losses.total + config.ted_weight * distillation,

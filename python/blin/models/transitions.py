@@ -111,6 +111,7 @@ def distillation_loss(
     *,
     temperature: float,
     dropout: nn.Module,
+    most: int = 0,
 ) -> Tensor:
     """Returns how far the table is from what follows what (TED).
 
@@ -122,8 +123,9 @@ def distillation_loss(
     teacher's mean. So neither T nor S is ever held: the memory is that of the embeddings.
 
     An item is compared once however often it is among the inputs, with one draw of the dropout,
-    and counts as often as it is there. Where the items times V are above :data:`SCORES`, as many
-    inputs as that allows are drawn, and the loss is right on average.
+    and counts as often as it is there. Where there are more inputs than ``most``, so many of them
+    are drawn, and where the items times V are above :data:`SCORES`, as many as that allows; the
+    loss is right on average.
 
     Args:
         table: (V + 1, D), the item embeddings E; row 0 is padding and counts for nothing.
@@ -131,16 +133,18 @@ def distillation_loss(
         transitions: what the teacher knows.
         temperature: τ, of teacher and student.
         dropout: of the left factor.
+        most: inputs to compare, at most; 0 for no such limit.
 
     Returns:
         A scalar, 0 for R = 0.
     """
     dtype = torch.promote_types(table.dtype, torch.float32)
+    if 0 < most < len(inputs):
+        inputs = _some(inputs, most)
     items, counts = torch.unique(inputs, return_counts=True)
-    most = max(1, SCORES // transitions.counts.num_items)
-    if len(items) > most:
-        drawn = torch.randint(len(inputs), (most,)).to(inputs.device)
-        items, counts = torch.unique(inputs[drawn], return_counts=True)
+    affordable = max(1, SCORES // transitions.counts.num_items)
+    if len(items) > affordable:
+        items, counts = torch.unique(_some(inputs, affordable), return_counts=True)
     with torch.autocast(device_type=table.device.type, enabled=False):
         table = table.to(dtype)
         own = table[items]
@@ -150,3 +154,8 @@ def distillation_loss(
         gap = own - transitions.means(table, items, temperature=temperature)
         total: Tensor = itself.total + (weights.unsqueeze(-1) * left * gap).sum()
         return total
+
+
+def _some(inputs: Tensor, number: int) -> Tensor:
+    """Draws from (R,) inputs with replacement, on the CPU: (number,)."""
+    return inputs[torch.randint(len(inputs), (number,)).to(inputs.device)]
