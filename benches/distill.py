@@ -21,6 +21,7 @@ import numpy as np
 import torch
 
 from blin.checkpoint import TrainedModel, load_run, open_run_dataset, read_run_config
+from blin.cli.distill import COLD_SHARE
 from blin.cli.settings import merged_settings
 from blin.data.dataset import Dataset
 from blin.data.loader import history_batch
@@ -32,10 +33,14 @@ SCORED = 256
 
 
 def trainer_of(
-    dataset: Dataset, options: argparse.Namespace, teacher: Distillation | None
+    dataset: Dataset,
+    options: argparse.Namespace,
+    teacher: Distillation | None,
+    *,
+    cold_share: float = 0.0,
 ) -> Trainer:
     """Returns what trains the student, with the teacher's knowledge if there is one."""
-    settings = merged_settings({}, {}, options.assignments)
+    settings = merged_settings({}, {"cold_share": cold_share}, options.assignments)
     trainer = new_trainer(
         dataset,
         model=options.model,
@@ -106,7 +111,7 @@ def main() -> None:
         options.teacher, read_run_config(options.teacher), data_dir=options.data_dir
     )
 
-    idle = DistillationConfig(distill_weight=0.0, cold_share=0.0)
+    idle = DistillationConfig(distill_weight=0.0)
     check_gradients(
         trainer_of(dataset, options, None),
         trainer_of(dataset, options, Distillation.of(options.teacher, dataset, idle)),
@@ -116,7 +121,7 @@ def main() -> None:
     plain = trainer_of(dataset, options, None)
     teacher = Distillation.of(options.teacher, dataset, DistillationConfig())
     begin = time.process_time()
-    distilled = trainer_of(dataset, options, teacher)
+    distilled = trainer_of(dataset, options, teacher, cold_share=COLD_SHARE)
     reading = time.process_time() - begin
     steps = plain.loader.steps_per_epoch
     seconds: dict[str, list[float]] = {"plain": [], "distilled": []}

@@ -36,6 +36,7 @@ def test_a_student_is_trained_and_used_like_any_model(blin: Blin) -> None:
     assert "  distill " in result.stderr and "  detector " in result.stderr
     student = Path("runs/latest").resolve()
     assert student.name.endswith("-spnn-distilled-s0")
+    assert read_run_config(student)["settings"]["cold_share"] == 0.5
     stored = json.loads((student / "eval" / "test.json").read_text())["metrics"]
     found = told(blin, "evaluate", "--k", 10, 20)
     assert (found["run"], found["metrics"]) == (str(student), stored)
@@ -53,7 +54,8 @@ def test_the_config_of_a_student_gives_it_again(blin: Blin) -> None:
     assert (again / model).read_bytes() == (run / model).read_bytes()
     other = student_of(blin, "--config", run / "config.toml", "--cold-items", 3)
     before, after = read_run_config(run), read_run_config(other)
-    assert after == {**before, "distillation": {**before["distillation"], "cold_items": 3}}
+    assert (before["settings"]["cold_share"], before["settings"]["cold_items"]) == (0.3, 2)
+    assert after == {**before, "settings": {**before["settings"], "cold_items": 3}}
 
     for command in (["train"], ["sweep", "--set", "dropout=0.1,0.2"]):
         result = blin(*command, "--dataset", "shop", "--config", run / "config.toml")

@@ -20,6 +20,7 @@ from blin.models.distillation import (
     layers_of,
     matching_layers,
 )
+from blin.training.cold import with_pieces
 from learned import LEARNED, informed, loader_of, module_of
 from reference import distillation as reference
 
@@ -39,7 +40,7 @@ def wrapped(
     """A student in float64, and a teacher that knows nothing but noise."""
     student = informed(module_of(name, dataset.num_items, max_len=16, **settings), dataset)
     torch.manual_seed(1)
-    config = DistillationConfig(**{"knowledge_dim": K, "cold_share": 0.0, **(how or {})})
+    config = DistillationConfig(**{"knowledge_dim": K, **(how or {})})
     module = Distilled(student, shape, config).double()
     with torch.no_grad():
         for part in (module.detector, module.embeddings):
@@ -119,7 +120,7 @@ def test_the_student_moves_nothing_of_the_detector_nor_it_the_student(
     detector = list(module.detector.parameters())
     losses = module(batch)
     alone = torch.autograd.grad(losses.total - module.student(batch).total, detector)
-    module.config = DistillationConfig(distill_weight=100.0, cold_share=0.0, knowledge_dim=K)
+    module.config = DistillationConfig(distill_weight=100.0, knowledge_dim=K)
     heavy = module(batch)
     again = torch.autograd.grad(heavy.total - module.student(batch).total, detector)
     for one, other in zip(alone, again, strict=True):
@@ -128,10 +129,11 @@ def test_the_student_moves_nothing_of_the_detector_nor_it_the_student(
 
 @pytest.mark.parametrize("name", LEARNED)
 def test_every_model_can_be_a_student_and_a_teacher(small_dataset: Dataset, name: str) -> None:
-    share = 0.0 if name in PREFIXES else 1.0
-    module = wrapped(small_dataset, name, how={"cold_share": share, "cold_items": 2}).train()
-    batch = batch_of(small_dataset, module, name)
+    module = wrapped(small_dataset, name).train()
     student = module.student
+    share = 0.0 if name in PREFIXES else 1.0
+    batch = batch_of(small_dataset, module, name)
+    batch = with_pieces(batch, student.batch_spec, share=share, longest=2)
     features = features_of(student.eval(), batch.views[0])
     assert len(features) == layers_of(student)
     assert torch.equal(features[-1], student.encode(batch.views[0]))
@@ -165,18 +167,10 @@ def test_one_user_alone_has_nothing_to_be_told_from(small_dataset: Dataset) -> N
     assert torch.isfinite(losses.total)
 
 
-@pytest.mark.parametrize("name", PREFIXES)
-def test_prefixes_are_not_cut(small_dataset: Dataset, name: str) -> None:
-    with pytest.raises(ConfigError, match="cold_share: expected 0 for a student that learns from"):
-        wrapped(small_dataset, name, how={"cold_share": 0.5})
-
-
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
         ({"distill_weight": -1.0}, "distill_weight: expected at least 0, found -1.0"),
-        ({"cold_share": 1.5}, r"cold_share: expected a number in \[0, 1\], found 1.5"),
-        ({"cold_items": 0}, "cold_items: expected at least 1, found 0"),
         ({"knowledge_dim": 0}, "knowledge_dim: expected at least 1, found 0"),
     ],
 )

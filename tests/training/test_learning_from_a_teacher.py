@@ -31,7 +31,15 @@ from learned import lively, module_of
 from small import SMALL, write_small_log
 
 HERE: dict[str, Any] = {"device": "cpu", "threads": 1}
-STUDENT = {**SMALL, "dim": 8, "num_heads": 2, "epochs": 3, "learning_rate": 0.01, "batch_size": 48}
+STUDENT = {
+    **SMALL,
+    "dim": 8,
+    "num_heads": 2,
+    "epochs": 3,
+    "learning_rate": 0.01,
+    "batch_size": 48,
+    "cold_share": 0.5,
+}
 
 
 @pytest.fixture(scope="module")
@@ -87,10 +95,9 @@ def test_a_weight_of_nothing_is_a_plain_training(
     plain = trainer.train(
         small_dataset, model="spnn", settings=STUDENT, runs_dir=tmp_path, **HERE
     ).run
-    nothing = {"distill_weight": 0.0, "cold_share": 0.0}
-    run = distilled(small_dataset, teacher, tmp_path, how=nothing)
+    run = distilled(small_dataset, teacher, tmp_path, how={"distill_weight": 0.0})
     assert_equal(weights_of(run), weights_of(plain))
-    taught = distilled(small_dataset, teacher, tmp_path, how={"cold_share": 0.0})
+    taught = distilled(small_dataset, teacher, tmp_path)
     assert any(
         not torch.equal(tensor, weights_of(taught)[name])
         for name, tensor in weights_of(plain).items()
@@ -114,7 +121,6 @@ def test_it_is_a_run_of_its_student(small_dataset: Dataset, teacher: Path, tmp_p
     assert told["teacher"] == str(teacher.resolve())
     assert told["model"] == "blin"
     assert (told["layers"], told["dim"], told["item_dim"]) == (3, 16, 16)
-    assert told["cold_share"] == 0.5
     assert not (run / KNOWLEDGE_FILE).exists()
     assert_equal(weights_of(distilled(small_dataset, teacher, tmp_path)), weights_of(run))
 
@@ -315,8 +321,6 @@ def test_teachers_that_do_not_fit_are_refused(
     (unfinished / "history.jsonl").unlink()
     with pytest.raises(CheckpointError, match="stopped before its first validation"):
         Distillation.of(unfinished, small_dataset, config)
-    with pytest.raises(ConfigError, match="cold_share: expected 0 where copies see each other"):
-        distilled(small_dataset, teacher, tmp_path / "runs", padding="repeat", copies="attend")
     with pytest.raises(ConfigError, match="crop: expected 0 for a student that is distilled"):
         distilled(small_dataset, teacher, tmp_path / "runs", model="sasrec", crop=0.5)
     assert sorted(path.name for path in (tmp_path / "runs" / "small").glob("[!.]*")) == [
@@ -330,7 +334,7 @@ def test_teachers_that_do_not_fit_are_refused(
         ({"weights": None}, "distillation: expected 'weights', found none"),
         ({"layers": "3"}, "distillation: sizes of a teacher"),
         ({"layers": 0}, "distillation: sizes of a teacher"),
-        ({"cold_share": 2.0}, "distillation: cold_share: expected a number in"),
+        ({"knowledge_dim": 0}, "distillation: knowledge_dim: expected at least 1"),
         ({"warmth": 2.0}, 'distillation: unknown setting "warmth"'),
     ],
 )
@@ -348,7 +352,7 @@ def test_a_state_of_another_distillation_is_refused(
 ) -> None:
     run = stopped(small_dataset, teacher, tmp_path / "runs")
     config = (run / "config.toml").read_text()
-    (run / "config.toml").write_text(config.replace("cold_share = 0.5", "cold_share = 0.25"))
+    (run / "config.toml").write_text(config.replace("knowledge_dim = 32", "knowledge_dim = 16"))
     with pytest.raises(CheckpointError, match="it belongs to another run: expected distillation"):
         trainer.resume(run, **HERE)
     (run / "config.toml").write_text(config.partition("[distillation]")[0])

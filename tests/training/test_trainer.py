@@ -141,6 +141,7 @@ def test_a_run_stopped_in_the_middle_of_an_epoch_goes_on_as_if_not(
         {"schedule": "cosine", "warmup_epochs": 0.7, "max_grad_norm": 0.5, "weight_decay": 0.01},
         {"padding": "random-repeat", "copies": "weight", "loss_average": "user"},
         {"padding": "random-repeat", "kl_positions": "aligned", "crop": 0.6},
+        {"cold_share": 0.5, "cold_items": 2, "crop": 0.6},
         {"loss": "gbce", "negatives_per": "position", "exclude_history": True},
     ],
     ids=lambda settings: ", ".join(settings),
@@ -245,6 +246,15 @@ def test_unknown_settings_are_refused_before_anything_is_made(
         small(small_dataset, tmp_path, kl_weight=float("nan"))
     with pytest.raises(ConfigError, match="padding: expected one of zero, repeat, random-repeat"):
         small(small_dataset, tmp_path, padding="full")
+    with pytest.raises(ConfigError, match=r"cold_share: expected a number in \[0, 1\], found 1.5"):
+        small(small_dataset, tmp_path, cold_share=1.5)
+    with pytest.raises(ConfigError, match="cold_items: expected at least 1, found 0"):
+        small(small_dataset, tmp_path, cold_items=0)
+    with pytest.raises(ConfigError, match="cold_share: expected 0 where copies see each other"):
+        small(small_dataset, tmp_path, cold_share=0.5, copies="attend", padding="repeat")
+    for model in ("blin-paper", "linrec"):
+        with pytest.raises(ConfigError, match=f"cold_share: .* a row is a prefix, as {model}"):
+            train(small_dataset, model=model, settings={"cold_share": 0.5}, runs_dir=tmp_path)
     with pytest.raises(ConfigError, match='unknown model "bln"; did you mean "blin"?'):
         train(small_dataset, model="bln", runs_dir=tmp_path)
     assert not list(tmp_path.iterdir())

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
 STUDENT = "spnn"
 
+COLD_SHARE = 0.5
+"""Of the sequences that a student is given in pieces, if nothing else is said."""
+
 
 @click.command()
 @click.option(
@@ -52,12 +55,6 @@ STUDENT = "spnn"
     type=click.FloatRange(min=0),
     help="Weight of the distance to what the teacher knows.  [default: 1.0]",
 )
-@click.option(
-    "--cold-share",
-    type=click.FloatRange(0, 1),
-    help="Share of the users whose sequence the student sees in short pieces.  [default: 0.5]",
-)
-@options.count("--cold-items", help="The most items in such a piece.  [default: 5]")
 @options.count(
     "--knowledge-dim", help="Width of the space in which the two are compared.  [default: 32]"
 )
@@ -75,8 +72,6 @@ def distill(
     model: str | None,
     dataset: str | None,
     distill_weight: float | None,
-    cold_share: float | None,
-    cold_items: int | None,
     knowledge_dim: int | None,
     config: str | None,
     assignments: tuple[str, ...],
@@ -95,6 +90,8 @@ def distill(
     sequences is computed once. The student comes to be an ordinary run; `blin train --resume` goes
     on with one that was stopped.
     """
+    from blin.models import MODELS
+
     file = None if config is None else ConfigFile.read(config)
     if teacher is None and (file is None or file.distillation is None):
         raise click.UsageError("give --teacher RUN")
@@ -104,13 +101,13 @@ def distill(
     model = model or STUDENT
     settings = merged_settings({} if file is None else file.settings, named, assignments)
     check_options(model, named, assignments)
+    if not (model in MODELS and MODELS[model].counted):
+        settings.setdefault("cold_share", COLD_SHARE)
     warn_of_no_effect(model, settings, file, named, assignments, output)
     if file is not None and file.model != model:
         warn_of_other_model(file, model, settings, output)
     own = {
         "distill_weight": distill_weight,
-        "cold_share": cold_share,
-        "cold_items": cold_items,
         "knowledge_dim": knowledge_dim,
     }
     given = {name: value for name, value in own.items() if value is not None}

@@ -265,6 +265,13 @@ def one_training(command: Function) -> Function:
             help="Teach the item embeddings what follows what (setting ted_weight).  [without "
             "WEIGHT: 0.1]",
         ),
+        click.option(
+            "--cold-share",
+            type=click.FloatRange(0, 1),
+            help="Share of the sequences that are learned from in pieces as short as the histories "
+            "of new users.  [default: 0, or 0.5 for a student]",
+        ),
+        count("--cold-items", help="The most items in such a piece.  [default: 5]"),
         config,
         assignments,
         count("--epochs", help="The most epochs to train for."),

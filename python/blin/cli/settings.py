@@ -39,6 +39,7 @@ _IDLE: tuple[tuple[str, object, str, tuple[str, ...]], ...] = (
     ),
     ("kl_weight", 0.0, "no two views have to agree", ("kl_positions",)),
     ("loss_positions", "last", "each prefix has a row", ("long_sequences",)),
+    ("cold_share", 0.0, "no sequence is cut", ("cold_items",)),
     ("ted_weight", 0.0, "there is no TED", ("ted_span", "ted_temperature", "ted_inputs")),
 )
 """Where a setting has a value, why others have no effect then, and which."""

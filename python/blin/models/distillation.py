@@ -17,9 +17,7 @@ from torch import Tensor, nn
 
 from blin.batch import Batch, BatchSpec, Losses, View
 from blin.config import check_at_least
-from blin.errors import ConfigError
 from blin.models import Learned
-from blin.models.cold import cut, draw_pieces
 from blin.models.encoder import Encoder
 from blin.nn.sparsemax import sparsemax
 
@@ -30,22 +28,16 @@ class DistillationConfig:
 
     Attributes:
         distill_weight: of the distance between what the two know, beside the student's own loss.
-        cold_share: the probability with which a user's sequence is cut into pieces for the student.
-        cold_items: the most inputs in such a piece.
         knowledge_dim: width K of the space in which student and teacher are compared.
     """
 
     distill_weight: float = 1.0
-    cold_share: float = 0.5
-    cold_items: int = 5
     knowledge_dim: int = 32
 
     def __post_init__(self) -> None:
         """Refuses values that nothing can be learned by."""
         check_at_least(self, 0, "distill_weight")
-        check_at_least(self, 1, "cold_items", "knowledge_dim")
-        if not 0 <= self.cold_share <= 1:
-            raise ConfigError(f"cold_share: expected a number in [0, 1], found {self.cold_share}")
+        check_at_least(self, 1, "knowledge_dim")
 
 
 class TeacherShape(NamedTuple):
@@ -233,26 +225,17 @@ class Distilled(nn.Module):
     task alone, and so they cannot be made small, nor all alike, to please the student; and the
     student's maps σ cannot be, as n keeps the length of what they give.
 
-    Of some users, drawn for each batch, the student sees the sequence in pieces of a few inputs,
-    where the teacher has seen all of it: so its features of a short history come to be those of the
-    long one. The tokens are the same, so this costs nothing.
+    Where the student is given a sequence in pieces of a few inputs, the teacher has seen all of it:
+    so the features of a short history come to be those of the long one.
 
     Args:
         student: learns by a loss.
         teacher: the shape of the teacher's features.
         config: how it learns.
-
-    Raises:
-        ConfigError: Sequences are to be cut, and the student learns from prefixes of them.
     """
 
     def __init__(self, student: Learned, teacher: TeacherShape, config: DistillationConfig) -> None:
         super().__init__()
-        if config.cold_share > 0 and student.batch_spec.loss_positions == "last":
-            raise ConfigError(
-                "cold_share: expected 0 for a student that learns from prefixes "
-                f"(loss_positions = last), found {config.cold_share}"
-            )
         self.config = config
         self.student = student
         self.detector = Detector(teacher, config.knowledge_dim)
@@ -269,7 +252,7 @@ class Distilled(nn.Module):
         """Returns the loss of a batch, with ``distill`` and ``detector`` among its parts."""
         if self.knowledge is None:
             raise ValueError("expected the knowledge of a teacher, found none")
-        losses, features = self._learn(self._cold(batch))
+        losses, features = self._learn(batch)
         view = batch.views[0]
         steps = view.newest & (view.steps >= 0)
         newest = torch.ones_like(batch.step_users, dtype=torch.bool)
@@ -296,20 +279,6 @@ class Distilled(nn.Module):
             losses.total + self.config.distill_weight * distance + picked.loss,
             losses.parts | {"distill": distance.detach(), "detector": picked.loss.detach()},
         )
-
-    def _cold(self, batch: Batch) -> Batch:
-        """Returns the batch with the sequences of some users cut into pieces."""
-        config, spec = self.config, self.batch_spec
-        if config.cold_share == 0:
-            return batch
-        pieces = draw_pieces(
-            batch.step_users, len(batch.users), share=config.cold_share, longest=config.cold_items
-        )
-        views = tuple(
-            cut(view, pieces, max_len=spec.max_len, positions=spec.positions)
-            for view in batch.views
-        )
-        return replace(batch, views=views)
 
     def _learn(self, batch: Batch) -> tuple[Losses, list[Tensor]]:
         """Returns the student's own loss of a batch and its features of the first view.

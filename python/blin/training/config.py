@@ -43,6 +43,9 @@ class TrainingConfig:
             of at least this share of it; 0 for the whole sequence.
         long_sequences: learn from the ``newest`` part of a sequence that does not fit into a row,
             or from all of it, in ``windows`` that stand in rows of their own.
+        cold_share: the probability with which a sequence is cut, in a step, into pieces as short
+            as the histories of new users, each of which is learned from as a history of its own.
+        cold_items: the most inputs in such a piece.
     """
 
     epochs: int = 200
@@ -61,10 +64,12 @@ class TrainingConfig:
     pack: bool = True
     crop: float = 0.0
     long_sequences: str = "newest"
+    cold_share: float = 0.0
+    cold_items: int = 5
 
     def __post_init__(self) -> None:
         """Refuses values that cannot be trained with."""
-        for name in ("epochs", "patience", "batch_size"):
+        for name in ("epochs", "patience", "batch_size", "cold_items"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name}: expected at least 1, found {getattr(self, name)}")
         if self.learning_rate <= 0:
@@ -72,8 +77,15 @@ class TrainingConfig:
         for name in ("weight_decay", "warmup_epochs", "max_grad_norm"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name}: expected at least 0, found {getattr(self, name)}")
-        if not 0 <= self.crop <= 1:
-            raise ConfigError(f"crop: expected a number in [0, 1], found {self.crop}")
+        for name in ("crop", "cold_share"):
+            if not 0 <= getattr(self, name) <= 1:
+                found = getattr(self, name)
+                raise ConfigError(f"{name}: expected a number in [0, 1], found {found}")
+        if self.cold_share > 0 and self.copies == "attend" and self.padding != "zero":
+            raise ConfigError(
+                "cold_share: expected 0 where copies see each other (copies = attend), found "
+                f"{self.cold_share}"
+            )
         for name, known in _CHOICES.items():
             if getattr(self, name) not in known:
                 found = getattr(self, name)

@@ -147,18 +147,6 @@ class Distillation:
         with torch.random.fork_rng(devices=[]):
             return Distilled(student, self.shape, self.config)
 
-    def check_rows(self, settings: Mapping[str, object]) -> None:
-        """Raises ConfigError unless a student with such settings can be distilled."""
-        if (
-            self.config.cold_share > 0
-            and settings.get("copies") == "attend"
-            and settings.get("padding") != "zero"
-        ):
-            raise ConfigError(
-                "cold_share: expected 0 where copies see each other (copies = attend), found "
-                f"{self.config.cold_share}"
-            )
-
     def knowledge(self, dataset: Dataset, *, device: torch.device | str) -> Knowledge:
         """Lets the teacher read all training sequences.
 

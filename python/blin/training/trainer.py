@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from blin.batch import Batch, Losses
+from blin.batch import Batch, BatchSpec, Losses
 from blin.checkpoint import (
     WEIGHTS_FILE,
     TrainedModel,
@@ -36,6 +36,7 @@ from blin.files import lock, remove_leftovers, replacing, sync
 from blin.models import MODELS, Informed
 from blin.models.distillation import Distilled
 from blin.tensors import read_header
+from blin.training.cold import with_pieces
 from blin.training.config import TrainingConfig
 from blin.training.distillation import KNOWLEDGE_FILE, TABLE, Distillation
 from blin.training.interrupts import deferred_interrupts
@@ -409,11 +410,16 @@ class Trainer:
         module = MODELS[model].module(dataset.num_items, model_config).to(self.device)
         if isinstance(module, Informed) and module.needs_interactions:
             module.inform(training_interactions(dataset))
+        self.spec: BatchSpec = module.batch_spec  # type: ignore[assignment]
+        if self.config.cold_share > 0 and self.spec.loss_positions == "last":
+            raise ConfigError(
+                f"cold_share: expected 0 where a row is a prefix, as {model} learns "
+                f"(loss_positions = last), found {self.config.cold_share}"
+            )
         self.trained = TrainedModel(model, module, dataset.item_ids)
         self.distillation = distillation
         self.module: nn.Module = module
         if distillation is not None:
-            distillation.check_rows(self.settings)
             self.module = distillation.around(module).to(self.device)
         self.optimizer = torch.optim.Adam(
             self.module.parameters(),
@@ -603,6 +609,7 @@ class Trainer:
         epoch = progress.epoch + (progress.step + 0.5) / self.loader.steps_per_epoch
         for group in self.optimizer.param_groups:
             group["lr"] = config.learning_rate_at(epoch)
+        batch = with_pieces(batch, self.spec, share=config.cold_share, longest=config.cold_items)
         half = config.precision != "fp32"
         with torch.autocast(self.device.type, _PRECISIONS[config.precision], enabled=half):
             losses: Losses = self.module(batch)

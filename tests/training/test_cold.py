@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from blin.batch import Batch, View
+from blin.batch import Batch, BatchSpec, Losses, View
 from blin.data.dataset import Dataset
 from blin.data.loader import history_batch
-from blin.models.cold import Pieces, cut, draw_pieces
+from blin.models.encoder import Encoder
+from blin.training import trainer
+from blin.training.cold import Pieces, cut, draw_pieces, with_pieces
 from learned import LEARNED, lively, loader_of, module_of
 from reference import distillation as reference
 
@@ -98,6 +101,50 @@ def test_a_piece_is_a_history_of_its_own(small_dataset: Dataset, name: str) -> N
             torch.testing.assert_close(states[row][here], module.encode(history)[0])
             compared += 1
     assert compared > 10
+
+
+def test_every_view_of_a_batch_is_cut_alike(small_dataset: Dataset) -> None:
+    batch, module = batch_of(small_dataset, "blin")
+    spec = module.batch_spec
+    assert len(batch.views) == 2
+    state = torch.get_rng_state()
+    assert with_pieces(batch, spec, share=0.0, longest=3) is batch
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.manual_seed(5)
+    found = with_pieces(batch, spec, share=0.6, longest=3)
+    pieces = pieces_of(batch)
+    for before, after in zip(batch.views, found.views, strict=True):
+        expected = cut(before, pieces, max_len=16, positions=spec.positions)
+        assert not torch.equal(after.segments, before.segments)
+        assert torch.equal(after.segments, expected.segments)
+        assert torch.equal(after.positions, expected.positions)
+
+
+def test_a_training_learns_from_the_pieces(
+    small_dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its steps are given the batches that the loader made, cut."""
+    settings = {"dim": 8, "epochs": 1, "cold_share": 0.6, "cold_items": 3}
+    where: dict[str, Any] = {"runs_dir": tmp_path, "device": "cpu", "threads": 1}
+    given: list[tuple[Batch, float, int]] = []
+    learned: list[Batch] = []
+
+    def watched(batch: Batch, spec: BatchSpec, *, share: float, longest: int) -> Batch:
+        given.append((batch, share, longest))
+        return with_pieces(batch, spec, share=share, longest=longest)
+
+    forward = Encoder.forward
+
+    def seen(self: Encoder, batch: Batch) -> Losses:
+        learned.append(batch)
+        return forward(self, batch)
+
+    monkeypatch.setattr(trainer, "with_pieces", watched)
+    monkeypatch.setattr(Encoder, "forward", seen)
+    trainer.train(small_dataset, settings=settings, **where)
+    assert given and {each[1:] for each in given} == {(0.6, 3)}
+    for (before, *_), after in zip(given, learned, strict=True):
+        assert not torch.equal(before.views[0].segments, after.views[0].segments)
 
 
 def test_lengths_are_drawn_alike_and_nobody_else_is_cut() -> None:

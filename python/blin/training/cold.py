@@ -1,4 +1,8 @@
-"""Sequences cut into pieces so short as the histories of users that nobody knows yet."""
+"""Sequences cut into pieces so short as the histories of users that nobody knows yet.
+
+A model that has only met long histories may make nothing of a short one. Where a model learns from
+pieces, the tokens stay those of the batch, so that it costs nothing.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,25 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from blin.batch import View
+from blin.batch import Batch, BatchSpec, View
+
+
+def with_pieces(batch: Batch, spec: BatchSpec, *, share: float, longest: int) -> Batch:
+    """Returns a batch with the sequences of some users cut into pieces, all views alike.
+
+    Args:
+        batch: whose rows do not hold prefixes, nor copies that see each other.
+        spec: what it was made by.
+        share: the probability with which a sequence is cut; with 0 nothing is drawn.
+        longest: the most inputs in a piece.
+    """
+    if share == 0:
+        return batch
+    pieces = draw_pieces(batch.step_users, len(batch.users), share=share, longest=longest)
+    views = tuple(
+        cut(view, pieces, max_len=spec.max_len, positions=spec.positions) for view in batch.views
+    )
+    return replace(batch, views=views)
 
 
 class Pieces(NamedTuple):
