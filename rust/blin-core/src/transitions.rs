@@ -1,5 +1,7 @@
 //! What follows what: a sparse matrix of how often.
 
+use rayon::prelude::*;
+
 use crate::error::{Error, Result};
 
 /// The entries above 0 of a matrix of V + 1 rows, row by row.
@@ -16,8 +18,8 @@ pub struct Transitions {
 /// Counts how often each item comes 1 to `span` steps after each other one, inside a user.
 ///
 /// `items` are of 1 to `num_items`; those of one user stand together, the oldest first. They are
-/// read twice, to count the pairs of each item and to put them in their places. Beside what it
-/// returns it holds four bytes for each pair and eight for each item.
+/// read once, and the pairs they make are sorted; beside what it returns it holds those, of eight
+/// bytes each.
 ///
 /// ```
 /// use blin_core::transitions::count;
@@ -35,39 +37,26 @@ pub fn count(items: &[i64], users: &[i64], num_items: usize, span: usize) -> Res
     if items.len() != users.len() {
         return Err(Error::argument("users", "as many as items", users.len()));
     }
-    let known = 1..=i64::try_from(num_items).unwrap_or(i64::MAX);
-    if let Some(found) = items.iter().find(|item| !known.contains(item)) {
-        return Err(Error::argument("items", &format!("numbers from 1 to {num_items}"), found));
-    }
     if i32::try_from(num_items).is_err() {
         return Err(Error::argument("num_items", "a number below 2^31", num_items));
     }
-    let after = |place: usize| following(items, users, place, span);
-    let mut ends = vec![0_usize; num_items + 2];
+    let known = 1..=num_items as i64;
+    let mut pairs = Vec::with_capacity(items.len());
     for (place, &item) in items.iter().enumerate() {
-        ends[item as usize + 1] += after(place).len();
-    }
-    for row in 1..ends.len() {
-        ends[row] += ends[row - 1];
-    }
-    // A row's end is where its next pair goes, until the row is full and it is its end.
-    let mut pairs = vec![0_i32; ends[num_items + 1]];
-    for (place, &item) in items.iter().enumerate() {
-        let end = &mut ends[item as usize];
-        for &target in after(place) {
-            pairs[*end] = target as i32;
-            *end += 1;
+        if !known.contains(&item) {
+            let expected = format!("numbers from 1 to {num_items}");
+            return Err(Error::argument("items", &expected, item));
         }
+        let after = following(items, users, place, span);
+        // A target that is no item is refused when its own turn comes.
+        pairs.extend(after.iter().map(|&target| (item as u64) << 32 | target as u64));
     }
+    pairs.par_sort_unstable();
     let mut found = Transitions { lengths: vec![0; num_items + 1], ..Transitions::default() };
-    for row in 1..=num_items {
-        let targets = &mut pairs[ends[row - 1]..ends[row]];
-        targets.sort_unstable();
-        for equal in targets.chunk_by(|one, other| one == other) {
-            found.targets.push(equal[0]);
-            found.counts.push(equal.len() as i64);
-            found.lengths[row] += 1;
-        }
+    for equal in pairs.chunk_by(|one, other| one == other) {
+        found.lengths[(equal[0] >> 32) as usize] += 1;
+        found.targets.push(equal[0] as i32);
+        found.counts.push(equal.len() as i64);
     }
     Ok(found)
 }
