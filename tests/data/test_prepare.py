@@ -140,6 +140,7 @@ def test_a_damaged_dataset_is_made_again(log, data_dir):
         ("ratings.dat", "ratings"),
         ("a.csv.zst", "a"),
         ("My log (2).csv", "my-log-2"),
+        ("latest.csv", "latest-log"),
     ],
 )
 def test_the_name_is_that_of_the_file(tmp_path, data_dir, file, name):

@@ -134,6 +134,17 @@ def test_integers_that_gaps_made_floats_are_integers(folder):
     assert found.metadata["rows_without_user"] == found.metadata["rows_without_item"] == 1
 
 
+def test_an_id_is_called_alike_whatever_stands_beside_it(folder):
+    isbns = [9780140449136.0, 9780141439518.0, 9780140449136.0]
+    columns = {"user": [1.0, 1.0, 2.0], "item": isbns}
+    odd = {"user": [2.0, 2.0, 3.0, float("nan")], "item": [isbns[1], float("nan"), 0.5, isbns[0]]}
+    table = pa.concat_tables([pa.table(columns), pa.table(odd)])
+    found = of_table(folder, table)
+    ids = pq.read_table(found.path / "items.parquet")["id"].to_pylist()
+    assert ids == ["9780140449136", "9780141439518", "0.5"]
+    assert found.metadata["rows_without_user"] == found.metadata["rows_without_item"] == 1
+
+
 @pytest.mark.parametrize("unit", ["s", "ms", "us", "ns"])
 @pytest.mark.parametrize("zone", [None, "UTC", "Asia/Tokyo"])
 def test_timestamps_are_those_of_iso_dates(folder, unit, zone):

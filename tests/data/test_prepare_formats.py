@@ -129,6 +129,30 @@ def test_sequences_of_equal_length_are_recognised(log):
     assert raw_sequences(result)["2"] == ["6", "8", "5"]
 
 
+def test_whoever_speaks_of_columns_means_a_table(log):
+    content = "1 5 6\n2 6 8\n3 5 6\n"
+    for options in ({"user_column": "1"}, {"item_column": "2"}, {"rating_column": "3"}):
+        assert raw_sequences(read(log, content, **options)) == {"1": ["5"], "2": ["6"], "3": ["5"]}
+    result = read(log, content, rating_column="3", min_rating=7.0)
+    assert raw_sequences(result) == {"2": ["6"]}
+    with pytest.raises(Exception, match="format: expected table, .* found .sequences"):
+        read(log, content, log_format="sequences", item_column="2")
+
+
+@pytest.mark.parametrize("ends", [("\n", "\r\n"), ("\r\n", "\n"), ("\r\n", "")])
+def test_parts_may_end_their_lines_differently(tmp_path, ends):
+    parts = [tmp_path / "1.csv", tmp_path / "2.csv"]
+    parts[0].write_bytes(f"user,item{ends[0]}a,x{ends[0]}b,y{ends[0]}".encode())
+    rest = f"user,item{ends[1]}a,z{ends[1]}" if ends[1] else "user,item"
+    parts[1].write_bytes(rest.encode())
+    found = raw_sequences(_core.read_log(parts, min_interactions=1))
+    assert found == {"a": ["x", *(["z"] if ends[1] else [])], "b": ["y"]}
+
+
+def test_a_header_may_end_in_a_tab(log):
+    assert raw_sequences(read(log, "user\titem\t\na\tx\t\n")) == {"a": ["x"]}
+
+
 def test_a_user_on_two_lines_of_a_sequence_file_is_one_user(log):
     result = read(log, "u a b\r\nv c\r\n\r\nu c d e \r\n")
     assert raw_sequences(result) == {"u": ["a", "b", "c", "d", "e"], "v": ["c"]}

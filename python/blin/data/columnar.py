@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.ipc
 import pyarrow.parquet as pq
 
@@ -338,11 +339,15 @@ def _plain(column: pa.Array) -> pa.Array:
     if pa.types.is_integer(kind) and kind != pa.uint64():
         return column.cast(pa.int64())
     if pa.types.is_floating(kind):
-        # Integers with gaps are floats in pandas.
-        try:
-            return column.cast(pa.int64())
-        except pa.ArrowInvalid:
-            return column.cast(pa.large_string())
+        # Integers with gaps are floats in pandas, and gaps NaN. What a number is called depends on
+        # nothing else in its column, for a log is read in parts.
+        column = column.cast(pa.float32() if kind == pa.float16() else kind)
+        column = pc.if_else(pc.is_nan(column), None, column)
+        is_whole = pc.and_(pc.equal(pc.trunc(column), column), pc.less(pc.abs(column), 2.0**63))
+        whole = pc.if_else(is_whole, column, None).cast(pa.int64())
+        if whole.null_count == column.null_count:
+            return whole
+        return pc.coalesce(whole.cast(pa.large_string()), column.cast(pa.large_string()))
     return column.cast(pa.large_string())
 
 

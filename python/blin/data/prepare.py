@@ -274,6 +274,9 @@ def _dataset_name(name: str | None, source: Path) -> str:
         while stem.suffix.lower() in _SUFFIXES:
             stem = stem.with_suffix("")
         name = re.sub(r"[^\w.+-]+", "-", stem.name.lower()).strip("-.") or "log"
+        name = "latest-log" if name == "latest" else name
+    if name == "latest":
+        raise ConfigError("name: expected any but latest, which is a link to the latest run")
     if not _NAME.fullmatch(name):
         raise ConfigError(f'name: expected letters, digits, ".", "+", "_" and "-", found "{name}"')
     return name

@@ -132,10 +132,17 @@ impl Layout {
     /// header if this file repeats it.
     pub fn bytes_before_rows(&self, block: &[u8]) -> usize {
         let bom = if block.starts_with(BOM) { BOM.len() } else { 0 };
-        if self.has_header && block[bom..].starts_with(&self.header) {
-            bom + self.header.len()
-        } else {
-            bom
+        let header = self.header.strip_suffix(b"\n").unwrap_or(&self.header);
+        let (header, rows) = (header.strip_suffix(b"\r").unwrap_or(header), &block[bom..]);
+        if !self.has_header || !rows.starts_with(header) {
+            return bom;
+        }
+        // The parts of a log may end their lines differently.
+        match &rows[header.len()..] {
+            [] => block.len(),
+            [b'\n', ..] => bom + header.len() + 1,
+            [b'\r', b'\n', ..] => bom + header.len() + 2,
+            _ => bom,
         }
     }
 
@@ -290,13 +297,20 @@ fn choose_format(path: &Path, head: &[u8], options: &LogOptions) -> Result<(Form
         let found = options.delimiter.as_deref().unwrap_or_default();
         return Err(Error::argument("delimiter", "one or more characters within a line", found));
     }
+    if options.format == Some(Format::Sequences) && options.names_columns() {
+        let expected = "table, where a column or the least rating is named";
+        return Err(Error::argument("format", expected, "sequences"));
+    }
     let delimiter = match (&options.delimiter, options.format) {
         (Some(delimiter), _) => delimiter.clone(),
         (None, Some(Format::Sequences)) => best_for_sequences(head),
         (None, _) => best_for_table(path, head)?,
     };
     let format = options.format.unwrap_or_else(|| {
-        let is_table = delimiter != " " || options.header == Some(true) || is_spaced_table(head);
+        let is_table = delimiter != " "
+            || options.header == Some(true)
+            || options.names_columns()
+            || is_spaced_table(head);
         if is_table { Format::Table } else { Format::Sequences }
     });
     Ok((format, delimiter))

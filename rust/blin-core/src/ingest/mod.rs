@@ -48,3 +48,12 @@ pub struct LogOptions {
     /// What to do with a row that cannot be read.
     pub on_bad_row: OnBadRow,
 }
+
+impl LogOptions {
+    /// Whether they speak of columns, which sequences do not have.
+    fn names_columns(&self) -> bool {
+        let columns =
+            [&self.user_column, &self.item_column, &self.time_column, &self.rating_column];
+        self.min_rating.is_some() || columns.iter().any(|column| column.is_some())
+    }
+}
