@@ -149,6 +149,19 @@ def test_half_precision_states_are_summed_in_single() -> None:
     torch.testing.assert_close(half.grad, single.grad.bfloat16())
 
 
+def test_a_scaler_saves_what_is_too_small_for_16_bits() -> None:
+    """Of many targets each has so small a share that its gradient is nothing in 16 bits."""
+    states, table, targets = leaves(1, 7)
+    half = states.detach().half().requires_grad_()
+    single = half.detach().float().requires_grad_()
+    weights = torch.full((1, 7), 2.0**-26)
+    for given in (half, single):
+        loss = softmax_loss(given, table.detach().float(), targets, weights=weights)
+        (2.0**20 * loss.total).backward()
+    assert half.grad is not None and single.grad is not None
+    torch.testing.assert_close(half.grad, single.grad.half(), rtol=0, atol=0)
+
+
 def test_one_view_cannot_diverge() -> None:
     states, table, targets = leaves(1, 2)
     with pytest.raises(ValueError, match="two views"):

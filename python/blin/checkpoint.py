@@ -281,7 +281,9 @@ def read_run_config(path: Path) -> dict[str, Any]:
     return config
 
 
-def load_run(path: Path, *, device: torch.device | str = "cpu", threads: int | None = None) -> Run:
+def load_run(
+    path: str | Path, *, device: torch.device | str = "cpu", threads: int | None = None
+) -> Run:
     """Loads the best model of a run.
 
     Args:
@@ -292,6 +294,7 @@ def load_run(path: Path, *, device: torch.device | str = "cpu", threads: int | N
     Raises:
         CheckpointError: The run has no model yet, or one that does not fit.
     """
+    path = Path(path)
     config = read_run_config(path)
     file = path / "model" / WEIGHTS_FILE
     if not file.exists():

@@ -234,7 +234,8 @@ class _Loss(torch.autograd.Function):
             if shared_grad is not None:
                 table_grad.index_add_(0, negatives, shared_grad)
             table_grad.index_add_(0, targets, positive_grad)
-        ctx.save_for_backward(state_grad.to(states.dtype), table_grad.to(table.dtype))
+        ctx.save_for_backward(state_grad, table_grad)
+        ctx.dtypes = states.dtype, table.dtype
         sequence, divergence = sums.to(dtype).unbind()
         total = sequence + divergence
         ctx.mark_non_differentiable(sequence, divergence)
@@ -242,8 +243,12 @@ class _Loss(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
-        state_grad, table_grad = ctx.saved_tensors
-        return state_grad * grads[0], table_grad * grads[0], None, None, None, None, None
+        # What is too small for 16 bits need not be once a scaler has multiplied the loss.
+        state_grad, table_grad = (
+            (grad * grads[0]).to(dtype)
+            for grad, dtype in zip(ctx.saved_tensors, ctx.dtypes, strict=True)
+        )
+        return state_grad, table_grad, None, None, None, None, None
 
 
 def _masked(candidates: Candidates, label: Tensor, part: slice) -> Tensor:

@@ -549,6 +549,18 @@ def test_ranks_draw_what_one_process_draws(small_dataset: Dataset) -> None:
     assert rows(batch for rank in (0, 1) for batch in loader(7, rank, 2).epoch(2)) == together
 
 
+@pytest.mark.parametrize("negatives_per", ["batch", "position", "copy"])
+def test_a_rank_may_have_nobody_left(small_dataset: Dataset, negatives_per: str) -> None:
+    wanted, size = replace(spec(), negatives_per=negatives_per), 17
+    last = []
+    for rank in range(7):
+        loader = TrainingLoader(
+            small_dataset, wanted, RANDOM, batch_size=size, seed=1, rank=rank, world_size=7
+        )
+        last.append(loader.batch(loader.users, 0, loader.steps_per_epoch - 1))
+    assert [len(batch.users) for batch in last] == [1, 0, 0, 0, 0, 0, 0]
+
+
 def test_batches_that_are_kept_stay_as_they_are(small_dataset: Dataset) -> None:
     loader = TrainingLoader(small_dataset, everything(), WEIGHED, batch_size=7, seed=1)
     kept, then = [], []

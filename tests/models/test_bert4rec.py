@@ -152,6 +152,7 @@ LOSSES: dict[str, dict[str, Any]] = {
         "exclude_history": True,
         "log_q": True,
     },
+    "negatives of a copy": {"num_negatives": 3, "negatives_per": "copy", "log_q": True},
     "shared, none of the history, users": {
         "num_negatives": 5,
         "exclude_history": True,
@@ -168,7 +169,9 @@ LOSSES: dict[str, dict[str, Any]] = {
         ("shared negatives", "packed"),
         ("own negatives, none of the history", "copies"),
         ("shared, none of the history, users", "weights"),
+        ("negatives of a copy", "copies"),
         ("copies", "copies"),
+        ("copies", "weights"),
     ],
 )
 def test_the_loss_and_its_gradient_are_those_of_one_hidden_item_after_the_other(

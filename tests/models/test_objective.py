@@ -116,6 +116,8 @@ def test_without_copies_there_are_no_hits_to_tell(small_dataset: Dataset) -> Non
         ({"num_negatives": -1}, "num_negatives: expected at least 0, found -1"),
         ({"num_negatives": 0, "loss": "bce"}, "num_negatives: bce needs at least 1, found 0"),
         ({"num_negatives": 0, "negatives_per": "position"}, "needs at least 1"),
+        ({"log_q": True, "loss": "bce"}, "log_q: expected false with loss = bce, found true"),
+        ({"log_q": True, "loss": "gbce"}, "log_q: expected false with loss = gbce, found true"),
         ({"calibration": 1.5}, r"calibration: expected a number in \[0, 1\], found 1.5"),
         ({"kl_positions": "first"}, "kl_positions: expected one of last_copy, aligned, last"),
         ({"loss_average": "row"}, "loss_average: expected one of token, copy, user"),

@@ -89,14 +89,15 @@ def history_scores(history: Sequence[int], weights: Weights, config: BERT4RecCon
     return scores(states(items, positions, weights, config)[-1], weights)
 
 
-def logits(scores: Tensor, target: int, step: int, batch: Batch, config: BERT4RecConfig) -> Tensor:
+def logits(
+    scores: Tensor, target: int, step: int, copy: int, batch: Batch, config: BERT4RecConfig
+) -> Tensor:
     """The score of a target and of what it competes with, the target's first."""
     if config.num_negatives == 0:
         others = [scores[item] for item in range(1, len(scores)) if item != target]
         return torch.stack([scores[target], *others])
-    own = config.negatives_per == "position"
-    negatives = (batch.negatives[step] if own else batch.negatives).tolist()
-    corrections = (batch.log_q[step] if own else batch.log_q).tolist()
+    own = {"batch": (), "position": (step,), "copy": (copy - 1, step)}[config.negatives_per]
+    negatives, corrections = batch.negatives[own].tolist(), batch.log_q[own].tolist()
     kept = [scores[target]]
     for place, (item, correction) in enumerate(zip(negatives, corrections, strict=True)):
         excluded = batch.excluded is not None and batch.excluded[batch.step_users[step], place]
@@ -116,13 +117,13 @@ def loss(batch: Batch, hidden: Sequence[bool], weights: Weights, config: BERT4Re
             for place, is_hidden in zip(copy, masked, strict=True)
         ]
         found = states(items, [place[2] for place in copy], weights, config)
-        for state, (target, _, _, _, own, weight), is_hidden in zip(
+        for state, (target, _, _, number, own, weight), is_hidden in zip(
             found, copy, masked, strict=True
         ):
             if is_hidden:
                 # A copy's first item has the negatives of its first target, but no part in it.
                 step = copy[1][4] if own < 0 else own
-                scored = logits(scores(state, weights), target, step, batch, config)
+                scored = logits(scores(state, weights), target, step, number, batch, config)
                 number = step - len(batch.step_users) if own < 0 else step
                 user = int(batch.step_users[step])
                 terms.append((weight, number, user, -scored.log_softmax(0)[0]))
@@ -130,7 +131,7 @@ def loss(batch: Batch, hidden: Sequence[bool], weights: Weights, config: BERT4Re
     for weight, number, user, _ in terms:
         share = weight
         if config.loss_average == "copy":
-            share /= sum(other == number for _, other, _, _ in terms)
+            share = 1 / sum(other == number for _, other, _, _ in terms)
         if config.loss_average == "user":
             share /= sum(other for other, _, owner, _ in terms if owner == user)
         shares.append(share)

@@ -35,7 +35,7 @@ def weights(batch: Batch, average: str) -> list[list[float]]:
         steps = [int(view.steps[place]) for place in places]
         if average == "copy":
             times = Counter(steps)
-            plain = [w / times[step] for w, step in zip(plain, steps, strict=True)]
+            plain = [1.0 / times[step] for step in steps]
         if average == "user":
             users = [user_of(view, batch, place) for place in places]
             share = dict.fromkeys(users, 0.0)

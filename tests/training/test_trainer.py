@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 from blin.checkpoint import TrainedModel, find_run, load_run
 from blin.data.dataset import Dataset
 from blin.errors import BlinError, CheckpointError, ConfigError, Terminated
+from blin.estimator import Recommender
 from blin.evaluation.evaluator import evaluate
 from blin.training.config import TrainingConfig
 from blin.training.trainer import (
@@ -70,6 +71,38 @@ def test_training_learns_what_follows_what(small_dataset: Dataset, tmp_path: Pat
     assert result.metrics["HR@10"] > 0.6
     assert result.valid_metrics["NDCG@10"] > 0.4
     assert result.best_epoch <= result.epochs <= 60
+
+
+def test_means_are_over_the_steps_that_have_the_part(
+    small_dataset: Dataset, tmp_path: Path
+) -> None:
+    told: list[dict[str, float]] = []
+    settings = {"padding": "repeat", "batch_size": 4, "kl_weight": 0.0, "epochs": 1}
+
+    def remember(event: Event) -> None:
+        if isinstance(event, Step):
+            told.append(event.losses)
+
+    run = small(small_dataset, tmp_path, remember, **settings)
+    (record,) = [json.loads(line) for line in (run / "history.jsonl").read_text().splitlines()]
+    rare = [losses["HR@10 copy 2"] for losses in told if "HR@10 copy 2" in losses]
+    assert 0 < len(rare) < len(told)
+    for name, mean in record["losses"].items():
+        values = [losses[name] for losses in told if name in losses]
+        assert mean == pytest.approx(sum(values) / len(values))
+
+
+def test_users_may_be_an_array(small_dataset: Dataset) -> None:
+    model = Recommender("popularity").fit(small_dataset)
+    users = np.array(["u0", "u1"])
+    assert model.recommend(users, k=1).to_pylist() == model.recommend(["u0", "u1"], k=1).to_pylist()
+    assert len(model.recommend(users[:0], k=1)) == 0
+
+
+def test_the_defaults_of_a_model_are_those_of_its_recommender() -> None:
+    assert Recommender("blin-paper", causal=False).settings == {"causal": False}
+    with pytest.raises(ConfigError, match="causal: expected true with loss_positions = all"):
+        Recommender("blin-paper", loss_positions="all")
 
 
 def test_a_run_has_its_files(small_dataset: Dataset, tmp_path: Path) -> None:

@@ -237,7 +237,9 @@ class TrainingLoader:
         if spec.negatives_per != "batch":
             copies = 1
             if spec.negatives_per == "copy":
-                copies = max(int(view.copies.max()) for view in views)
+                copies = max(
+                    (int(view.copies.max()) for view in views if len(view.copies)), default=1
+                )
             # A power of two, so that batches of about as many steps share their memory.
             most = 1 << max(0, steps - 1).bit_length()
             negatives = self._buffers.take("negatives", (copies, most, count), np.int64)

@@ -115,7 +115,7 @@ class BERT4Rec(Encoder):
             batch,
             views=(_at(view, hidden),),
             negatives=torch.cat([batch.negatives] * 2, dim=-2) if own else batch.negatives,
-            log_q=torch.cat([batch.log_q] * 2) if own else batch.log_q,
+            log_q=torch.cat([batch.log_q] * 2, dim=-2) if own else batch.log_q,
             step_users=torch.cat([batch.step_users] * 2),
         )
         outputs = self.transform(states[hidden]).unsqueeze(0)

@@ -72,6 +72,11 @@ class ObjectiveConfig:
             loss_average=AVERAGES,
         )
         check_at_least(self, 0, "num_negatives")
+        if self.log_q and self.loss != "softmax":
+            raise ConfigError(
+                f"log_q: expected false with loss = {self.loss}, found true: it makes the sum of "
+                "a softmax that of the whole catalogue"
+            )
         if not 0 <= self.calibration <= 1:
             raise ConfigError(f"calibration: expected a number in [0, 1], found {self.calibration}")
         if self.num_negatives == 0:
@@ -263,10 +268,10 @@ def _weights(batch: Batch, targets: Sequence[_Targets], average: str) -> list[Te
     for view, own in zip(batch.views, targets, strict=True):
         dtype = torch.promote_types(own.states.dtype, torch.float32)
         weight = own.states.new_ones(len(own.steps), dtype=dtype)
-        if view.weights is not None:
-            weight = view.weights[view.targets > 0].to(dtype)
         if average == "copy":
             weight = weight / torch.bincount(own.steps)[own.steps]
+        elif view.weights is not None:
+            weight = view.weights[view.targets > 0].to(dtype)
         if average == "user":
             users = batch.step_users[own.steps]
             share = weight.new_zeros(len(batch.users)).index_add_(0, users, weight)

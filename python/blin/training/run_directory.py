@@ -169,7 +169,10 @@ def point_latest(run: Path) -> None:
     with suppress(OSError):
         temporary.unlink(missing_ok=True)
         temporary.symlink_to(run.relative_to(runs_dir))
-        temporary.replace(runs_dir / "latest")
+        try:
+            temporary.replace(runs_dir / "latest")
+        except OSError:
+            temporary.unlink()
         sync(runs_dir)
 
 

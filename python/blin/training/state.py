@@ -38,6 +38,7 @@ class Progress:
         epoch: epochs completed.
         step: steps completed of the epoch after those.
         sums: of each part of the loss over those steps.
+        counts: of how many of those steps each part is; a batch may lack what another one has.
         history: one record per completed epoch.
         best_epoch: the epoch with the best validation, 0 before the first.
         best_metric: its validation metric.
@@ -48,6 +49,7 @@ class Progress:
     epoch: int = 0
     step: int = 0
     sums: dict[str, float] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
     history: list[dict[str, Any]] = field(default_factory=list)
     best_epoch: int = 0
     best_metric: float = float("-inf")
@@ -91,8 +93,9 @@ def save_state(
         for name, value in slots.items():
             tensors[f"optimizer.{index}.{name}"] = torch.as_tensor(value)
     tensors["random.cpu"] = torch.get_rng_state()
-    if torch.cuda.is_available():
-        tensors["random.cuda"] = torch.cuda.get_rng_state()
+    where = _device_of(module)
+    if where.type == "cuda":
+        tensors["random.cuda"] = torch.cuda.get_rng_state(where)
     write_tensors(path, tensors, {"progress": asdict(progress), "identity": dict(identity)})
 
 
@@ -160,17 +163,25 @@ def load_state(state: State, module: nn.Module, optimizer: torch.optim.Optimizer
         module.load_state_dict(weights)
         optimizer.load_state_dict({**optimizer.state_dict(), "state": slots})
         torch.set_rng_state(tensors["random.cpu"])
-        if torch.cuda.is_available() and "random.cuda" in tensors:
-            torch.cuda.set_rng_state(tensors["random.cuda"])
+        where = _device_of(module)
+        if where.type == "cuda" and "random.cuda" in tensors:
+            torch.cuda.set_rng_state(tensors["random.cuda"], where)
     except (KeyError, ValueError, TypeError, RuntimeError) as cause:
         raise CheckpointError(
             f"{state.path}: it does not fit this run: {reason_of(cause)}"
         ) from cause
 
 
+def _device_of(module: nn.Module) -> torch.device:
+    """Returns where a module computes, and so whose generator its dropout draws from."""
+    return next(module.parameters()).device
+
+
 def _progress_of(content: Any) -> Progress:
     """Returns the progress that JSON describes; ValueError or TypeError if it describes none."""
-    progress = Progress(**content)
+    # A state that knows no counts is of a version that took every part for one of every step.
+    counts = dict.fromkeys(content["sums"], content["step"])
+    progress = Progress(**{"counts": counts, **content})
     for field_ in fields(Progress):
         value, default = getattr(progress, field_.name), getattr(Progress(), field_.name)
         if type(value) is not type(default):
@@ -183,4 +194,8 @@ def _progress_of(content: Any) -> Progress:
             raise TypeError("history")
     if not all(isinstance(total, float) for total in progress.sums.values()):
         raise TypeError("sums")
+    if not all(type(count) is int and count > 0 for count in progress.counts.values()):
+        raise TypeError("counts")
+    if progress.sums.keys() != progress.counts.keys():
+        raise ValueError("counts")
     return progress

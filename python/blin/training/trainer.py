@@ -629,15 +629,17 @@ class Trainer:
         progress.step += 1
         for name, value in values.items():
             progress.sums[name] = progress.sums.get(name, 0.0) + value
+            progress.counts[name] = progress.counts.get(name, 0) + 1
         return values
 
     def _finish_epoch(self, begin: float, before: float) -> None:
         """Validates, keeps the model if it is the best yet, and saves the state."""
         progress = self.progress
         steps = self.loader.steps_per_epoch
-        means = {name: total / steps for name, total in progress.sums.items()}
+        means = {name: total / progress.counts[name] for name, total in progress.sums.items()}
         metrics = evaluate(self.trained, self.dataset, k=(10, 20), split="valid").metrics
-        progress.epoch, progress.step, progress.sums = progress.epoch + 1, 0, {}
+        progress.epoch, progress.step = progress.epoch + 1, 0
+        progress.sums, progress.counts = {}, {}
         best = metrics[METRIC] > progress.best_metric
         if best:
             progress.best_epoch, progress.best_metric = progress.epoch, metrics[METRIC]
