@@ -11,7 +11,6 @@ from torch import Tensor
 
 from blin.batch import Batch, BatchSpec
 from blin.checkpoint import TrainedModel, load_run, resolve_device
-from blin.config import build, check_known
 from blin.data.dataset import Dataset
 from blin.errors import BlinError, ConfigError
 from blin.inference.recommend import recommend_histories, recommend_users
@@ -19,7 +18,7 @@ from blin.inference.session import Session
 from blin.models import MODELS
 from blin.models.blin import BlinModel
 from blin.training.distillation import Distillation
-from blin.training.trainer import Event, RunResult, setting_classes, train
+from blin.training.trainer import Event, RunResult, check_settings, train
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -49,10 +48,7 @@ class Recommender:
     def __init__(
         self, model: str, *, device: str = "auto", threads: int | None = None, **settings: object
     ) -> None:
-        classes = setting_classes(model)
-        check_known(settings, *classes)
-        for one in classes:
-            build(one, settings)
+        check_settings(model, settings)
         resolve_device(device)
         self.model = model
         self.device = device
@@ -139,14 +135,14 @@ class Recommender:
         """
         if (users is None) == (histories is None):
             raise BlinError("give either users or histories")
-        if histories is not None:
+        if users is None:
             return recommend_histories(
-                self.trained, histories, k=k, include_seen=include_seen
+                self.trained, histories or [], k=k, include_seen=include_seen
             ).table
         if self._dataset is None:
             raise BlinError("a loaded model knows no users: recommend by histories")
         return recommend_users(
-            self.trained, self._dataset, users or [], k=k, include_seen=include_seen
+            self.trained, self._dataset, users, k=k, include_seen=include_seen
         ).table
 
     def session(self, *, form: str = "auto") -> Session:

@@ -67,6 +67,8 @@ def test_a_bad_log(blin: Blin, name: str, message: str) -> None:
         ("evaluate --run nowhere", 4, "nowhere: expected a run directory"),
         ("evaluate --runs-dir nowhere", 4, "no run in nowhere: train a model with blin train"),
         ("recommend --user nobody", 3, 'data/shop: no user "nobody" in it'),
+        ("evaluate --sampling popularity", 2, "--sampling is of drawn items: give --negatives"),
+        ("preprocess shop.csv --name latest", 2, "name: expected any but latest"),
         ("recommend --history a,,b", 2, '--history: expected item ids, found "a,,b"'),
         ("recommend --history sku-1 --out no/x.csv", 1, "no/x.csv: not written: No such file"),
     ],

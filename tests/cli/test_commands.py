@@ -15,6 +15,7 @@ import pytest
 import torch
 from click.testing import Result
 
+from blin.data.catalog import DATASETS
 from cli.conftest import Blin
 
 
@@ -52,6 +53,22 @@ def test_preprocess_json(blin: Blin) -> None:
     assert report["seconds"] > 0 and report["peak_memory_bytes"] > 0
     assert not report["reused"]
     assert value_of(blin("preprocess", "shop.csv", "--name", "again", "--json"))["reused"]
+
+
+def test_preprocess_knows_the_catalogue(blin: Blin) -> None:
+    entry = DATASETS["beauty"]
+    log = Path("data/downloads", f"{entry.name}-{entry.sha256[:8]}", entry.log_name)
+    log.parent.mkdir(parents=True)
+    log.write_text("".join(f"{user} 1 2 3 4 5\n" for user in range(9)), encoding="utf-8")
+    result = blin("preprocess", "beauty", "--min-interactions", 2)
+    assert result.exit_code == 0, result.stderr
+    assert re.search(r"^dataset +data/beauty$", result.stdout, re.MULTILINE)
+    assert f"beauty: from {entry.url}" in result.stderr and entry.terms in result.stderr
+    other = blin("preprocess", "beauty", "--name", "mine", "--min-interactions", 2, "--json")
+    assert value_of(other)["dataset"] == "mine"
+    Path("beauty").write_text("user,item,time\n" + "u,i,1\nu,j,2\nu,k,3\n", encoding="utf-8")
+    own = value_of(blin("preprocess", "beauty", "--min-interactions", 1, "--json"))
+    assert (own["users"], own["items"]) == (1, 3)
 
 
 def test_preprocess_of_a_log_with_odd_columns_and_several_parts(blin: Blin) -> None:
@@ -330,8 +347,11 @@ def test_recommend_to_a_history_names_what_it_does_not_know(blin: Blin) -> None:
     assert result.stderr == (
         "warning: 1 item is unknown to the model and left out of the history: nonsense\n"
     )
+    spaced = blin("recommend", "--history", f" {items[0]} , {items[1]}", "--k", 5, "--json")
     as_json = blin("recommend", "--history", json.dumps(items[:2]), "--k", 5, "--json")
-    assert value_of(as_json) == value_of(result)
+    assert value_of(spaced) == value_of(as_json) == value_of(result)
+    blank = blin("recommend", "--history", json.dumps([f" {items[0]}", items[1]]))
+    assert f"left out of the history:  {items[0]}" in blank.stderr
 
 
 def test_seen_items_come_back_only_when_asked_for(blin: Blin) -> None:

@@ -45,6 +45,14 @@ def test_a_student_is_trained_and_used_like_any_model(blin: Blin) -> None:
     assert more.exit_code == 0 and "goes on after epoch 1" in more.stderr, more.stderr
 
 
+@pytest.mark.parametrize(
+    "student", [("--model", "linrec"), ("--set", "padding=repeat", "--set", "copies=attend")]
+)
+def test_what_cannot_be_cut_is_not(blin: Blin, student: tuple[str, ...]) -> None:
+    run = student_of(blin, "--teacher", teacher(), *student, *SMALL)
+    assert read_run_config(run)["settings"]["cold_share"] == 0
+
+
 def test_the_config_of_a_student_gives_it_again(blin: Blin) -> None:
     how = ("--distill-weight", 0.5, "--cold-share", 0.3, "--cold-items", 2, "--knowledge-dim", 4)
     run = student_of(blin, "--teacher", teacher(), "--model", "sasrec", *how, *SMALL)

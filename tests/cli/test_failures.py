@@ -56,6 +56,18 @@ def test_each_failure_is_one_line_and_a_code(error: BaseException, code: int, li
     assert result.stderr.startswith(line) and result.stderr.count("\n") == 1
 
 
+def test_a_signal_may_come_while_a_class_is_made() -> None:
+    class Attribute:
+        def __set_name__(self, owner: type, name: str) -> None:
+            raise Terminated("terminated")
+
+    try:
+        type("Owner", (), {"attribute": Attribute()})
+    except (RuntimeError, Terminated) as error:
+        result = run_raising(error)
+    assert (result.exit_code, result.stderr) == (143, "terminated\n")
+
+
 def test_a_traceback_is_shown_to_those_who_ask(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "Traceback" not in run_raising(DataError("bad"), "-v").stderr
     assert "Traceback" in run_raising(DataError("bad"), "-v", "-v").stderr

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from blin.data.dataset import Dataset
 from blin.data.loader import training_interactions
 from blin.errors import CheckpointError
 from blin.evaluation import evaluator
+from blin.evaluation.metrics import metrics_of
 from blin.evaluation.per_user import PerUser, hash_of, read_per_user, write_per_user
 from blin.models.popularity import Popularity, PopularityConfig
 
@@ -83,6 +85,24 @@ def test_the_record_names_its_ranks(evaluation: Evaluation, tmp_path: Path) -> N
     assert record["per_user"]["sha256"] == hash_of(file)
     again = evaluation.save(tmp_path / "eval")
     assert json.loads(again.read_text())["per_user"] == record["per_user"]
+
+
+def test_other_ranks_have_the_lengths_of_those_before_them(
+    evaluation: Evaluation, tmp_path: Path
+) -> None:
+    longer = evaluate_again(evaluation, (3, 5))
+    longer.save(tmp_path / "eval")
+    changed = replace(evaluation, ranks=evaluation.ranks[::-1].copy())
+    record = json.loads(changed.save(tmp_path / "eval").read_text())
+    expected = evaluate_again(changed, (3, 5)).metrics
+    assert record["metrics"] == pytest.approx(expected)
+    assert record["intervals"].keys() == expected.keys()
+    other = replace(changed, ranks=evaluation.ranks, protocol={**changed.protocol, "users": 1})
+    assert "HR@3" not in json.loads(other.save(tmp_path / "eval").read_text())["metrics"]
+
+
+def evaluate_again(found: Evaluation, k: tuple[int, ...]) -> Evaluation:
+    return replace(found, k=k, metrics=metrics_of(found.ranks, k, users=found.targets.users))
 
 
 def test_a_kill_between_the_two_files_is_noticed(

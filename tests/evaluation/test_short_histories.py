@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from blin import evaluate
+from blin import Evaluation, evaluate
 from blin.checkpoint import TrainedModel
 from blin.config import build
 from blin.data.dataset import Dataset
@@ -83,10 +83,17 @@ def test_lists_are_those_of_what_was_shown_without_the_whole_history(temporal: D
         evaluate(random_model(temporal, levels=50), temporal, last=last, beyond_accuracy=True)
         for last in (None, 1)
     )
-    assert found.beyond_accuracy == whole.beyond_accuracy
+    assert found.beyond_accuracy == named(whole)
     knn = model_of("item-knn", temporal)
     whole, found = (evaluate(knn, temporal, last=last, beyond_accuracy=True) for last in (None, 1))
-    assert found.beyond_accuracy != whole.beyond_accuracy
+    assert found.beyond_accuracy is not None and found.beyond_accuracy.keys() == named(whole).keys()
+    assert found.beyond_accuracy != named(whole)
+
+
+def named(whole: Evaluation) -> dict[str, float]:
+    """The measures of the lists by the names that they have where histories are cut to one item."""
+    assert whole.beyond_accuracy is not None
+    return {f"{name}[last-1]": value for name, value in whole.beyond_accuracy.items()}
 
 
 def test_no_user_has_more_than_the_longest_history(temporal: Dataset) -> None:

@@ -126,6 +126,14 @@ def test_a_run_against_its_equal_shows_nothing():
     assert (found.low, found.high, found.effect) == (0.0, 0.0, None)
 
 
+@pytest.mark.parametrize("users", range(2, 12))
+def test_a_gain_that_is_the_same_for_all_has_no_effect_size(users):
+    worse, better = evaluation([2] * users), evaluation([1] * users)
+    (found,) = compare({"a": worse, "b": better}, metrics=["NDCG@10"], resamples=99)
+    assert found.low == found.high == found.difference == pytest.approx(1 - 1 / np.log2(3))
+    assert found.effect is None
+
+
 def test_chance_alone_is_seldom_significant_and_a_real_gain_is():
     draw = np.random.default_rng(1)
     better = 0

@@ -84,6 +84,17 @@ def test_seeds_stand_together_and_other_settings_apart(tmp_path):
     assert report.differences == dict.fromkeys("ABC", "dim = 4") | {"D": "dim = 8"}
 
 
+def test_a_seed_that_was_trained_twice_counts_once(tmp_path):
+    ranks = ([1, 20, 1, 20], [1, 20, 1, 20], [1, 1, 1, 20])
+    paths = [
+        make_run(tmp_path / f"{number}", found, seed=seed)
+        for number, (seed, found) in enumerate(zip((0, 0, 1), ranks, strict=True))
+    ]
+    (report,) = gather(paths, resamples=199)
+    (row,) = seeds_of(report.tables[0])
+    assert row.intervals["HR@10"] == Interval.of([0.5, 0.75], 0.95)
+
+
 def test_settings_are_told_that_are_no_defaults_where_runs_are_not_alike(tmp_path):
     default = MODELS["sasrec"].config()
     paths = [

@@ -215,7 +215,7 @@ def show_comparisons(
         confidence: of the intervals.
         show: prints columns and rows.
     """
-    interval = f"{confidence:.0%} interval".replace("%", " %")
+    interval = f"{100 * confidence:g} % interval"
     columns = ("metric", "difference", interval, "relative", "p", "p (Holm)", "effect")
     show(
         ("runs", *columns, "wins", "losses", "ties"),

@@ -24,13 +24,15 @@ from blin.cli.training_display import training_display
 from blin.config import default_data_dir
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from blin.data.dataset import Dataset
     from blin.training.distillation import Distillation
 
 STUDENT = "spnn"
 
 COLD_SHARE = 0.5
-"""Of the sequences that a student is given in pieces, if nothing else is said."""
+"""Of the sequences that a student is given in pieces, if they can be cut and nothing is said."""
 
 
 @click.command()
@@ -101,7 +103,7 @@ def distill(
     model = model or STUDENT
     settings = merged_settings({} if file is None else file.settings, named, assignments)
     check_options(model, named, assignments)
-    if not (model in MODELS and MODELS[model].counted):
+    if model in MODELS and _cuts(model, settings):
         settings.setdefault("cold_share", COLD_SHARE)
     warn_of_no_effect(model, settings, file, named, assignments, output)
     if file is not None and file.model != model:
@@ -142,6 +144,18 @@ def distill(
             on_event=display.show,
         )
     conclude(result, opened, output, device=device, runs_dir=runs_dir)
+
+
+def _cuts(model: str, settings: Mapping[str, object]) -> bool:
+    """Returns whether the sequences of a model can be cut: rows hold no prefixes, copies hide."""
+    from blin.models import MODELS
+    from blin.training.trainer import all_settings
+
+    if MODELS[model].counted:
+        return False
+    found = all_settings(model, {**MODELS[model].defaults, **settings})
+    seen = found["copies"] == "attend" and found["padding"] != "zero"
+    return found.get("loss_positions") != "last" and not seen
 
 
 def teacher_of(teacher: str | None, file: ConfigFile | None, runs_dir: Path) -> Path:

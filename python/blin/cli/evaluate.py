@@ -54,9 +54,7 @@ if TYPE_CHECKING:
 @click.option(
     "--sampling",
     type=click.Choice(["uniform", "popularity"]),
-    default="uniform",
-    show_default=True,
-    help="How the negatives are drawn.",
+    help="How the negatives are drawn.  [default: uniform]",
 )
 @click.option(
     "--last",
@@ -90,7 +88,7 @@ def evaluate(
     targets: str,
     repeats: str,
     negatives: int | None,
-    sampling: str,
+    sampling: str | None,
     last: tuple[int, ...],
     groups: bool,
     beyond_accuracy: bool,
@@ -112,6 +110,8 @@ def evaluate(
     """
     if negatives is not None and beyond_accuracy:
         raise click.UsageError("--beyond-accuracy is of full ranking: leave out --negatives")
+    if negatives is None and sampling is not None:
+        raise click.UsageError("--sampling is of drawn items: give --negatives NUMBER")
     from blin.checkpoint import find_run, load_run
     from blin.evaluation.evaluator import evaluate as rank
 
@@ -128,7 +128,7 @@ def evaluate(
                 targets=targets,
                 repeats=repeats,
                 negatives=negatives,
-                sampling=sampling,
+                sampling=sampling or "uniform",
                 seed=seed,
                 last=shown,
                 beyond_accuracy=beyond_accuracy,
@@ -157,8 +157,6 @@ def _told(evaluation: Evaluation, *, groups: bool) -> dict[str, object]:
 
 def show(evaluations: Sequence[Evaluation], output: Output, *, title: str, groups: bool) -> None:
     """Prints the metrics with their intervals, and what else was asked for."""
-    from blin.evaluation.protocol import metric_suffix
-
     split = str(evaluations[0].protocol["split"])
     rows = []
     for each in evaluations:
@@ -174,9 +172,6 @@ def show(evaluations: Sequence[Evaluation], output: Output, *, title: str, group
             ]
             output.table(columns, cells)
         if each.beyond_accuracy is not None:
-            output.table(
-                (f"of the lists{metric_suffix(each.protocol)}", split),
-                list(each.beyond_accuracy.items()),
-            )
+            output.table(("of the lists", split), list(each.beyond_accuracy.items()))
     seconds = sum(each.seconds for each in evaluations)
     output.note(f"{evaluations[0].users:,} users in {duration_of(seconds)}")

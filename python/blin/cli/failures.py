@@ -87,6 +87,9 @@ def report(error: BaseException) -> int:
         # The reader has left: nobody to tell, and Python must not fail again when it flushes.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    if isinstance(error, RuntimeError) and isinstance(error.__cause__, KeyboardInterrupt):
+        # Before Python 3.12, whatever is raised while a class is made comes wrapped.
+        error = error.__cause__
     message, code = describe(error)
     prefix = "" if isinstance(error, KeyboardInterrupt) else click.style("error: ", fg="red")
     click.echo(prefix + message, err=True, color=False if os.environ.get("NO_COLOR") else None)

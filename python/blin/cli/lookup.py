@@ -9,6 +9,8 @@ from blin.cli.output import Output, size_of
 from blin.errors import DataError, did_you_mean
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from blin.data.catalog import CatalogEntry
     from blin.data.dataset import Dataset
 
@@ -43,14 +45,32 @@ def open_dataset(name: str, *, data_dir: Path, output: Output, may_fetch: bool =
     return load_dataset(name, data_dir=data_dir)
 
 
-def _fetch_and_prepare(entry: CatalogEntry, data_dir: Path, output: Output) -> None:
+def catalogued(logs: Sequence[Path]) -> CatalogEntry | None:
+    """Returns what the catalogue has under the name that stands where a log is expected."""
+    from blin.data.catalog import DATASETS
+
+    return DATASETS.get(str(logs[0])) if len(logs) == 1 and not logs[0].exists() else None
+
+
+def fetch_log(entry: CatalogEntry, data_dir: Path, output: Output) -> Path:
+    """Returns the log of a dataset of the catalogue, downloaded unless it is there.
+
+    Raises:
+        DataError: It cannot be had; the message says how to get it by hand.
+    """
     from blin.data.download import fetch
-    from blin.data.prepare import preprocess
 
     with output.bar(f"fetch {entry.file_name}", of_bytes=True) as advance:
         log = fetch(entry, data_dir / "downloads", on_progress=advance)
     output.note(f"{entry.name}: from {entry.url} ({size_of(entry.num_bytes)})")
     output.note(f"Terms of use: {entry.terms}")
+    return log
+
+
+def _fetch_and_prepare(entry: CatalogEntry, data_dir: Path, output: Output) -> None:
+    from blin.data.prepare import preprocess
+
+    log = fetch_log(entry, data_dir, output)
     with output.bar(f"read {log.name}", of_bytes=True) as advance:
         report = preprocess(log, data_dir=data_dir, name=entry.name, on_progress=advance)
     output.note(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from blin.cli import options
+from blin.cli.lookup import catalogued, fetch_log
 from blin.cli.output import Output, duration_of, format_of, size_of
 
 if TYPE_CHECKING:
@@ -99,10 +100,15 @@ def preprocess(
     LOG is a CSV or TSV file with any delimiter, with or without a header, a file of sequences (user
     item item ...) or JSON lines, plain, gzip or zstd, or Parquet or Arrow. Delimiter, columns and
     time unit are recognised; the options are for logs where that goes wrong. Several files, or a
-    directory of them, are read as one log.
+    directory of them, are read as one log. The name of a dataset of the catalogue (see `blin
+    datasets`) stands for its log, which is downloaded.
     """
     from blin.data import health_page, prepare
 
+    entry = catalogued(logs)
+    if entry is not None:
+        logs = (fetch_log(entry, data_dir, output),)
+        layout["name"] = layout["name"] or entry.name
     with output.bar("read", of_bytes=True) as advance:
         done = prepare.preprocess(logs, data_dir=data_dir, on_progress=advance, **layout)
     page = None

@@ -117,10 +117,10 @@ def warn_of_unknown(
 
 def parsed_history(text: str) -> list[str]:
     """Returns the raw ids of ``a,b,c`` or of a JSON list."""
-    ids = text.split(",")
+    ids = [item.strip() for item in text.split(",")]
     if text.startswith("["):
         with suppress(json.JSONDecodeError):
             ids = [str(item) for item in json.loads(text)]
     if not all(item.strip() for item in ids):
         raise click.UsageError(f'--history: expected item ids, found "{text}"')
-    return [item.strip() for item in ids]
+    return ids

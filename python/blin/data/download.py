@@ -46,10 +46,13 @@ def fetch(
         if entry.member is None:
             download(entry.url, log, sha256=entry.sha256, on_progress=on_progress)
         else:
-            archive = log.parent / entry.file_name
-            download(entry.url, archive, sha256=entry.sha256, on_progress=on_progress)
-            extract(archive, entry.member, log)
-            archive.unlink()
+            # Its name is this process's own: another one may fetch the same dataset.
+            archive = log.parent / f"{entry.file_name}.{os.getpid()}"
+            try:
+                download(entry.url, archive, sha256=entry.sha256, on_progress=on_progress)
+                extract(archive, entry.member, log)
+            finally:
+                archive.unlink(missing_ok=True)
     except DataError as error:
         raise DataError(f"{error}; {by_hand(entry)}") from error
     finally:

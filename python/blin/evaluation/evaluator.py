@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from functools import cached_property
@@ -93,8 +94,8 @@ class Evaluation:
     def save(self, directory: Path) -> Path:
         """Writes the ranks as Parquet and the metrics as JSON, and returns the JSON file.
 
-        What an earlier evaluation left there of other k is kept if it comes from the same ranks; if
-        nothing else would change, the date does not either.
+        What an earlier evaluation left there of other k is kept if it comes from the same ranks,
+        and computed anew if not; if nothing else would change, the date does not either.
 
         Args:
             directory: ``eval`` in the directory of a run.
@@ -102,13 +103,17 @@ class Evaluation:
         directory.mkdir(exist_ok=True)
         table = directory / (self.name + SUFFIX)
         write_per_user(table, self.per_user())
+        path = directory / f"{self.name}.json"
+        before = _read_record(path)
+        ranks = {"file": table.name, "sha256": hash_of(table)}
+        told = self if before.get("per_user") == ranks else self._with_lengths_of(before)
         record: dict[str, Any] = {
-            "protocol": self.protocol,
-            "metrics": self.metrics,
-            "intervals": self.intervals,
-            "groups": self.groups,
-            "beyond_accuracy": self.beyond_accuracy or {},
-            "per_user": {"file": table.name, "sha256": hash_of(table)},
+            "protocol": told.protocol,
+            "metrics": told.metrics,
+            "intervals": told.intervals,
+            "groups": told.groups,
+            "beyond_accuracy": told.beyond_accuracy or {},
+            "per_user": ranks,
             "model": self.model,
             "run": directory.resolve().parent.name,
             "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -118,15 +123,24 @@ class Evaluation:
                 "numpy": np.__version__,
             },
         }
-        path = directory / f"{self.name}.json"
-        before = _read_record(path)
-        if before.get("per_user") == record["per_user"]:
+        if before.get("per_user") == ranks:
             record = _merged(before, record)
         if json.loads(json.dumps({**record, "date": before.get("date")})) == before:
             return path
         with replacing(path) as temporary:
             temporary.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
         return path
+
+    def _with_lengths_of(self, before: Mapping[str, Any]) -> Evaluation:
+        """Returns it with the k of an earlier evaluation, too, whose ranks were others."""
+        names = before.get("metrics") if before.get("protocol") == self.protocol else None
+        found = re.findall(r"(?<=HR@)\d+", " ".join(names)) if isinstance(names, dict) else []
+        ks = tuple(sorted({*self.k, *map(int, found)}))
+        if ks == self.k:
+            return self
+        metrics = metrics_of(self.ranks, ks, users=self.targets.users)
+        suffix = metric_suffix(self.protocol)
+        return replace(self, k=ks, metrics={name + suffix: at for name, at in metrics.items()})
 
 
 def evaluate(
@@ -253,8 +267,9 @@ def evaluate(
     if last is not None:
         protocol["history"] = f"last-{last}"
     metrics = metrics_of(ranks, ks, users=chosen.users)
+    suffix = metric_suffix(protocol)
     return Evaluation(
-        metrics={name + metric_suffix(protocol): value for name, value in metrics.items()},
+        metrics={name + suffix: value for name, value in metrics.items()},
         protocol=protocol,
         ranks=ranks,
         users=users,
@@ -262,7 +277,7 @@ def evaluate(
         model=getattr(model, "name", type(model).__name__),
         targets=chosen,
         k=ks,
-        beyond_accuracy=lists,
+        beyond_accuracy=lists and {name + suffix: value for name, value in lists.items()},
     )
 
 

@@ -84,7 +84,7 @@ def compare(
         all_pairs: compare each with each; otherwise the others with the first.
         confidence: of the intervals, in (0, 1).
         resamples: of each bootstrap and of each permutation test; a smallest p-value of
-            1 / (``resamples`` + 1) can be found.
+            2 / (``resamples`` + 1) can be found.
         seed: of the resampling.
 
     Returns:
@@ -196,8 +196,9 @@ def _compare(
     p = _paired_p(differences, resamples, seed)
     mean = float(differences.mean())
     low, high, effect = mean, mean, None
-    if len(differences) > 1 and (spread := float(differences.std(ddof=1))) > 0:
-        effect = mean / spread
+    # The mean of equal numbers may be off by the last digit, and so their spread not be 0.
+    if len(differences) > 1 and np.ptp(differences) > 1 / _GRID:
+        effect = mean / float(differences.std(ddof=1))
         interval = stats.bootstrap(
             (differences,),
             _mean,

@@ -333,7 +333,7 @@ def read_run(path: Path, letter: str) -> ReportedRun:
 def seeds_of(table: Table) -> list[Seeds]:
     """Returns the rows of a table with those together that differ in their seed alone.
 
-    Metrics that one of them has not are left out.
+    Of several runs of one seed the first counts. Metrics that one of them has not are left out.
     """
     members: dict[str, list[tuple[ReportedRun, Evaluated]]] = {}
     for run, found in table.rows:
@@ -341,10 +341,13 @@ def seeds_of(table: Table) -> list[Seeds]:
         members.setdefault(key, []).append((run, found))
     groups = []
     for rows in members.values():
+        told: dict[object, Evaluated] = {}
+        for run, found in rows:
+            told.setdefault(run.settings.get("seed"), found)
         values = {
-            metric: [found.metrics[metric] for _, found in rows]
+            metric: [found.metrics[metric] for found in told.values()]
             for metric in table.metrics
-            if all(metric in found.metrics for _, found in rows)
+            if all(metric in found.metrics for found in told.values())
         }
         groups.append(
             Seeds(
