@@ -1,13 +1,16 @@
 """What README.md shows works as shown."""
 
+import ast
 import re
 from pathlib import Path
 
 import pytest
 
+from blin import load_dataset
 from blin.cli import main
 
 README = Path(__file__).parent.parent / "README.md"
+DOCS = README.parent / "docs"
 
 
 @pytest.fixture
@@ -23,6 +26,24 @@ def test_the_python_example_runs(capsys: pytest.CaptureFixture[str]) -> None:
     (example,) = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
     exec(example.replace("dim=64", "dim=16, epochs=3"), {})
     assert "'item_id': 'i" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("raw_csv")
+def test_the_page_on_python_works_from_top_to_bottom() -> None:
+    text = (DOCS / "python.md").read_text(encoding="utf-8")
+    examples = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    assert len(examples) == 4
+    exec("\n".join(examples), {})
+
+
+@pytest.mark.usefixtures("raw_csv")
+def test_a_model_of_ones_own_is_ranked(capsys: pytest.CaptureFixture[str]) -> None:
+    text = (DOCS / "evaluation.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```python\n(import torch\n.*?)```", text, re.DOTALL)
+    load_dataset("raw.csv")
+    exec(example, {})
+    # Everybody walks from an item to the next one, but for those who come from i19 to i0.
+    assert ast.literal_eval(capsys.readouterr().out)["HR@10"] > 0.7
 
 
 @pytest.mark.usefixtures("raw_csv")
