@@ -113,6 +113,14 @@ def python(code: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+def test_the_module_is_the_command() -> None:
+    module = [sys.executable, "-m", "blin"]
+    told = subprocess.run([*module, "train", "--help"], capture_output=True, text=True, check=True)
+    assert told.stdout.startswith("Usage: blin train ")
+    done = subprocess.run([*module, "trian"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+
+
 @pytest.mark.parametrize("arguments", [[], ["--help"], ["train", "--help"], ["datasets", "--json"]])
 def test_what_needs_no_torch_does_not_import_it(arguments: list[str]) -> None:
     done = python(
