@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from blin.batch import Batch
 from blin.config import build
 from blin.data.loader import history_batch
 from blin.models import MODELS, Learned
@@ -34,10 +35,10 @@ def weights(name: str, shape: torch.Size) -> torch.Tensor:
     return torch.from_numpy(values).view(shape)
 
 
-def scores(name: str) -> list[list[float]]:
-    """The scores of all items after each history, in float64, by weights that nothing drew."""
-    model = MODELS[name]
-    module = model.module(NUM_ITEMS, build(model.config, small_settings(name))).double().eval()
+def model(name: str) -> Learned:
+    """A model in float64 with weights that nothing drew."""
+    known = MODELS[name]
+    module = known.module(NUM_ITEMS, build(known.config, small_settings(name))).double().eval()
     assert isinstance(module, Learned)
     with torch.no_grad():
         for part, parameter in module.named_parameters():
@@ -47,12 +48,22 @@ def scores(name: str) -> list[list[float]]:
                 part.weight += 1
             if isinstance(part, torch.nn.Embedding) and part.padding_idx is not None:
                 part.weight[part.padding_idx] = 0
+    return module
+
+
+def histories(module: Learned) -> Batch:
+    """``HISTORIES``, as the model wants to score them."""
     ends = np.cumsum([len(row) for row in HISTORIES])
     starts = ends - [len(row) for row in HISTORIES]
     flat = np.concatenate(HISTORIES).astype(np.uint32)
+    return history_batch(flat, starts, ends, module.batch_spec)
+
+
+def scores(name: str) -> list[list[float]]:
+    """The scores of all items after each history."""
+    module = model(name)
     with torch.no_grad():
-        found = module.score(history_batch(flat, starts, ends, module.batch_spec))
-    return found[:, 1:].tolist()
+        return module.score(histories(module))[:, 1:].tolist()
 
 
 def parameters(name: str) -> int:

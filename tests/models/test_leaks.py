@@ -15,7 +15,8 @@ from torch import Tensor
 from blin.batch import View
 from blin.checkpoint import read_run_config
 from blin.data.dataset import Dataset
-from blin.models import MODELS
+from blin.models import MODELS, Learned
+from blin.nn.attention import linear
 from blin.training.trainer import train
 from learned import LEARNED, loader_of, module_of, small_settings, training_view
 
@@ -26,6 +27,10 @@ SHIFTED = [
     if name in CAUSAL or module_of(name, 9).batch_spec.loss_positions == "last"
 ]
 """Models that predict the target of a position; others hide some items and predict those."""
+
+IN_CHUNKS = [
+    name for name in CAUSAL if getattr(module_of(name, 9).config, "attention", "") == "linear"
+]
 
 FILLINGS: dict[str, dict[str, Any]] = {
     "as by default": {},
@@ -41,14 +46,7 @@ def changed_where(view: View, where: Tensor, num_items: int) -> View:
     return replace(view, items=torch.where(where, view.items % num_items + 1, view.items))
 
 
-@pytest.mark.parametrize("filling", FILLINGS)
-@pytest.mark.parametrize("name", CAUSAL)
-def test_later_items_change_nothing_earlier(
-    small_dataset: Dataset, name: str, filling: str
-) -> None:
-    num_items = small_dataset.num_items
-    module = module_of(name, num_items, max_len=16)
-    view = training_view(small_dataset, module, name, **FILLINGS[filling])
+def check_that_later_items_change_nothing(module: Learned, view: View, num_items: int) -> None:
     before = module.encode(view)
     moved = 0
     for place in range(1, 16):
@@ -57,6 +55,28 @@ def test_later_items_change_nothing_earlier(
         assert torch.equal(before[:, :place], after[:, :place])
         moved += int((before != after).any())
     assert moved == 15
+
+
+@pytest.mark.parametrize("filling", FILLINGS)
+@pytest.mark.parametrize("name", CAUSAL)
+def test_later_items_change_nothing_earlier(
+    small_dataset: Dataset, name: str, filling: str
+) -> None:
+    module = module_of(name, small_dataset.num_items, max_len=16)
+    view = training_view(small_dataset, module, name, **FILLINGS[filling])
+    check_that_later_items_change_nothing(module, view, small_dataset.num_items)
+
+
+@pytest.mark.parametrize("chunk", [1, 4, 5])
+@pytest.mark.parametrize("filling", FILLINGS)
+@pytest.mark.parametrize("name", IN_CHUNKS)
+def test_nor_across_the_chunks_of_linear_attention(
+    small_dataset: Dataset, monkeypatch: pytest.MonkeyPatch, name: str, filling: str, chunk: int
+) -> None:
+    monkeypatch.setattr(linear, "CHUNK", chunk)
+    module = module_of(name, small_dataset.num_items, max_len=16)
+    view = training_view(small_dataset, module, name, **FILLINGS[filling])
+    check_that_later_items_change_nothing(module, view, small_dataset.num_items)
 
 
 @pytest.mark.parametrize("filling", FILLINGS)
