@@ -33,7 +33,7 @@ def data_health(
     """Counts what there is to know of a dataset before anything is trained on it."""
 
 def inspect_log(
-    path: str | PathLike[str],
+    paths: Sequence[str | PathLike[str]],
     *,
     delimiter: str | None = None,
     header: bool | None = None,

@@ -10,6 +10,7 @@ import shutil
 import struct
 import zipfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from hypothesis import strategies as st
 
 from blin.data.dataset import Dataset, load_dataset
 from blin.data.prepare import preprocess
-from blin.errors import DataError
+from blin.errors import ConfigError, DataError
 from damage import damaged, message_of
 from small import write_small_log
 
@@ -195,6 +196,11 @@ def test_a_dataset_is_found_by_its_name_in_a_directory_given_as_text(path: Path)
     assert load_dataset(path.name, data_dir=str(path.parent)).path == path
 
 
+def test_options_beside_a_prepared_dataset_are_refused(path: Path) -> None:
+    with pytest.raises(ConfigError, match="min_interactionz: expected nothing for the dataset"):
+        load_dataset(path, min_interactionz=3)
+
+
 @pytest.mark.parametrize(
     "content", [b"[" * 1_000_000, b"9" * 100_000, b" " * (17 << 20), b"null", b"[]", b"\xff"]
 )
@@ -218,10 +224,14 @@ def test_files_of_another_dataset_are_noticed(path: Path, tmp_path: Path) -> Non
 
 
 def test_ids_that_are_too_many_or_too_few_are_refused(path: Path) -> None:
-    pq.write_table(pa.table({"id": ["a"] * 119}), path / "users.parquet")
     dataset = Dataset(path)
-    assert "expected 120 ids, found 119" in message_of(DataError, lambda: dataset.user_ids)
-    pq.write_table(pa.table({"id": ["a"] * 41}), path / "items.parquet")
-    assert "do not belong together" in message_of(DataError, lambda: Dataset(path))
+    for side, count in (("user", 119), ("item", 41)):
+        file = path / f"{side}s.parquet"
+        before = file.read_bytes()
+        pq.write_table(pa.table({"id": ["a"] * count}), file)
+        assert "do not belong together" in message_of(DataError, lambda: Dataset(path))
+        found = message_of(DataError, partial(getattr, dataset, f"{side}_ids"))
+        assert f"ids, found {count}" in found
+        file.write_bytes(before)
     (path / "items.parquet").unlink()
     assert "items.parquet: expected a Parquet file" in message_of(DataError, lambda: Dataset(path))

@@ -104,6 +104,16 @@ def test_of_a_directory_the_first_part_with_content_is_shown(tmp_path):
     assert (found["parts"], found["path"]) == (2, str(tmp_path / "part-1.csv"))
 
 
+def test_of_a_directory_a_part_of_more_than_its_header_is_shown(tmp_path):
+    (tmp_path / "part-0.csv").write_text("user,item,moment\n")
+    (tmp_path / "part-1.csv.gz").write_bytes(
+        gzip.compress(b"user,item,moment\nann,tea,1700000009\n")
+    )
+    found = inspect(tmp_path)
+    assert (found["parts"], found["path"]) == (2, str(tmp_path / "part-1.csv.gz"))
+    assert found["columns"][2]["role"] == "time"
+
+
 COLUMNS = {
     "customer": ["ann", None, "bob"],
     "sku": pa.array([7, 8, 7], pa.int32()),

@@ -130,7 +130,39 @@ def test_a_damaged_dataset_is_made_again(log, data_dir):
     assert not prepare(log, data_dir).reused
     (path / "dataset.json").write_text("{")
     assert not prepare(log, data_dir).reused
+    for file in ("items.npy", "users.parquet", "items.parquet"):
+        content = bytearray((path / file).read_bytes())
+        content[len(content) // 2 : -8] = bytes(len(content) - len(content) // 2 - 8)
+        (path / file).write_bytes(content)
+        assert not prepare(log, data_dir).reused, file
     assert prepare(log, data_dir).reused
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("min_interactions", -1),
+        ("min_user_interactions", 2**32),
+        ("min_item_interactions", -5),
+        ("threads", 0),
+        ("min_rating", float("nan")),
+    ],
+)
+def test_an_option_out_of_its_range_is_refused_before_anything_is_read(data_dir, option, value):
+    with pytest.raises(ConfigError, match=f"{option}: expected .*, found"):
+        preprocess("missing.csv", data_dir=data_dir, **{option: value})
+    assert not data_dir.exists()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere names of files are Unicode")
+def test_the_name_of_a_log_need_not_be_text(log, data_dir):
+    odd = log.with_name(os.fsdecode(b"caf\xe9.csv"))
+    log.rename(odd)
+    report = preprocess(odd, data_dir=data_dir, min_interactions=1)
+    assert report.dataset == "caf"
+    found = json.loads((report.path / "dataset.json").read_bytes())
+    assert found["sources"][0]["file"].endswith(odd.name)
+    assert preprocess(odd, data_dir=data_dir, min_interactions=1).reused
 
 
 @pytest.mark.parametrize(

@@ -8,11 +8,13 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.feather
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from blin.data import columnar
 from blin.data.dataset import Dataset, load_dataset
 from blin.data.prepare import preprocess
 from blin.errors import ConfigError, DataError
@@ -48,8 +50,8 @@ def of_csv(folder: Path, columns: dict[str, list[Any]], **options: Any) -> Datas
 
 
 def of_table(folder: Path, table: pa.Table, **options: Any) -> Dataset:
-    options = {"min_interactions": 1, **options}
-    return load_dataset(Foreign(table), data_dir=folder, name="table", **options)
+    options = {"min_interactions": 1, "name": "table", **options}
+    return load_dataset(Foreign(table), data_dir=folder, **options)
 
 
 def assert_equal(found: Dataset, expected: Dataset) -> None:
@@ -237,3 +239,79 @@ def test_parts_without_the_columns_of_the_first_are_refused(folder):
     pq.write_table(pa.table({"user": ["u"], "other": ["a"]}), parts / "1.parquet")
     with pytest.raises(DataError, match=r"1\.parquet: expected the columns of the first file"):
         preprocess(parts, data_dir=folder)
+    pq.write_table(pa.table({"other": pa.array([], pa.string())}), parts / "1.parquet")
+    assert preprocess(parts, data_dir=folder, min_interactions=1).interactions == 1
+
+
+def test_parts_whose_times_are_not_all_times_are_refused(folder):
+    """Seconds beside nanoseconds would be events of 1970."""
+    parts = folder / "times"
+    parts.mkdir()
+    times = pa.array([DAY], pa.timestamp("us", tz="UTC"))
+    for number, ts in enumerate([times, pa.array([1_735_689_600])]):
+        path = parts / f"{number}.parquet"
+        pq.write_table(pa.table({"user": ["u"], "item": ["a"], "ts": ts}), path)
+    with pytest.raises(
+        DataError,
+        match=r'1\.parquet: column "ts": expected timestamp\[us, tz=UTC\], '
+        "as in the first file, found int64",
+    ):
+        preprocess(parts, data_dir=folder)
+
+
+def test_a_dictionary_of_times_is_times(folder):
+    days = pa.array([DAY + timedelta(days=n) for n in (1, 0)], pa.timestamp("ms"))
+    plain = pa.table({"user": ["u", "u"], "item": ["a", "b"], "ts": days})
+    encoded = plain.set_column(2, "ts", days.dictionary_encode())
+    found, expected = (
+        of_table(folder, table, name=name)
+        for name, table in (("encoded", encoded), ("plain", plain))
+    )
+    assert_equal(found, expected)
+    assert found.metadata["time_warning"] is None
+
+
+@pytest.mark.parametrize("kind", [pa.date32(), pa.date64(), pa.timestamp("s"), pa.timestamp("us")])
+def test_a_day_beyond_nanoseconds_is_a_fault_of_its_row(folder, kind):
+    days = [date(2024, 5, 2), None, date(9999, 12, 31), date(2024, 5, 1)]
+    table = pa.table({"user": list("uuuv"), "item": list("abca"), "ts": pa.array(days).cast(kind)})
+    with pytest.raises(
+        DataError,
+        match=r'table:2: column "ts": expected a time between 1677.* found '
+        "nothing",
+    ):
+        of_table(folder, table)
+    with pytest.raises(DataError, match=r'table:2: column "ts": .* found "9999-12-31'):
+        of_table(folder, table.take([0, 2, 3]))
+    found = of_table(folder, table, on_bad_row="skip")
+    assert found.metadata["rows_skipped"] == 2 and found.num_interactions == 2
+    within = of_table(folder, table.take([0, 3]), name="within")
+    assert found.fingerprint == within.fingerprint
+    np.testing.assert_array_equal(found.timestamps, within.timestamps)
+
+
+def test_text_that_is_not_utf8_matters_only_where_it_is_looked_at(folder):
+    odd = pa.Array.from_buffers(
+        pa.string(), 1, [None, pa.py_buffer(np.array([0, 4], np.int32)), pa.py_buffer(b"caf\xe9")]
+    )
+    ids = pa.array(["u"])
+    assert (
+        of_table(folder, pa.table({"user": ids, "item": ids, "title": odd})).num_interactions == 1
+    )
+    with pytest.raises(DataError, match=r'table:1: column "item": expected text in UTF-8'):
+        of_table(folder, pa.table({"user": ids, "item": odd}))
+
+
+def test_of_an_arrow_file_only_columns_that_are_looked_at_are_unpacked(folder):
+    """A file of one value over and over, hundreds of times smaller than what it holds."""
+    count = 1 << 18
+    same = pa.array(np.zeros(count, np.int64))
+    table = pa.table({"user": np.arange(count) % 9, "item": np.arange(count) % 7, "other": same})
+    log = folder / "packed.feather"
+    pa.feather.write_feather(table, log, compression="lz4", chunksize=1 << 15)
+    before = pa.total_allocated_bytes()
+    with columnar._opened(log) as file:
+        assert file.num_rows == count
+        batches = file.batches(1 << 14, ["item", "user"])
+        assert next(iter(batches)).schema.names == ["item", "user"]
+        assert pa.total_allocated_bytes() - before < 4 * 8 * (1 << 15)

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from blin import _core
+from blin.errors import DataError
 from prepared import raw_ids, raw_sequences, raw_timestamps
 
 ROWS = [
@@ -165,6 +166,89 @@ def test_sequence_files_with_another_delimiter_can_be_asked_for(log):
         assert raw_sequences(result) == {"u": ["a", "b"], "v": ["b"]}
 
 
+@pytest.mark.parametrize("delimiter", [" ", "\t", ","])
+def test_a_line_of_a_sequence_file_is_whole_or_left_out(log, delimiter):
+    """Half of a line would end in another item."""
+    lines = [b"u a b \xff c d".split(), b"v a b".split()]
+    content = b"\n".join(delimiter.encode().join(line) for line in lines)
+    result = read(log, content, log_format="sequences", on_bad_row="skip", delimiter=delimiter)
+    assert raw_sequences(result) == {"v": ["a", "b"]}
+    report = result["report"]
+    assert (report["rows_read"], report["rows_skipped"]) == (7, 5)
+    assert len(report["skipped_messages"]) == 1
+
+
+@pytest.mark.parametrize("delimiter", ["\t", ","])
+def test_a_line_without_a_user_has_no_other_user(log, delimiter):
+    content = f"{delimiter}a{delimiter}b\nu{delimiter}c{delimiter * 2}d\n"
+    result = read(log, content, log_format="sequences", delimiter=delimiter)
+    assert raw_sequences(result) == {"u": ["c", "d"]}
+    assert result["report"]["rows_without_user"] == 2
+
+
+PARTS = {
+    "names that only numbers below tell from a row": ("who,what,stamp\n", "ann,tea,1700000009\n"),
+    "a column that only its values tell to be times": (
+        "user,item,moment\n",
+        "ann,tea,1700000009\n",
+    ),
+    "dates": ("user,item,ts\n", "ann,tea,2023-11-14T22:13:29Z\n"),
+}
+
+
+@pytest.mark.parametrize("parts", PARTS)
+@pytest.mark.parametrize("empty", [[0], [0, 1], [0, 2]])
+def test_a_header_by_itself_tells_nothing_of_a_log(log, parts, empty):
+    """Engines that write a file per task write such files."""
+    header, row = PARTS[parts]
+    whole = header + row + row.replace("ann", "bob")
+    paths = [log.with_name(str(number)) for number in range(3)]
+    for number, path in enumerate(paths):
+        path.write_text(header if number in empty else whole)
+    columns = dict(
+        zip(("user_column", "item_column", "time_column"), header.split(","), strict=True)
+    )
+    columns = {key: value.strip() for key, value in columns.items()} if "who" in header else {}
+    result = _core.read_log(paths, min_interactions=1, **columns)
+    times = 3 - len(empty)
+    assert raw_sequences(result) == {"ann": ["tea"] * times, "bob": ["tea"] * times}
+    assert set(result["timestamps"].tolist()) == {1_700_000_009}
+    assert _core.inspect_log(paths, **columns)["layout"] == result["report"]["layout"]
+
+
+def test_rows_may_stand_in_a_file_each(log):
+    paths = [log.with_name(str(number)) for number in range(6)]
+    lines = ["u,b,2", "", "user,item,time", "u,a,1\nu,c,3", "u,d,4", ""]
+    for path, line in zip(paths, lines, strict=True):
+        path.write_text(line)
+    result = _core.read_log(paths, min_interactions=1, header=False)
+    assert result["report"]["rows_read"] == 5 and result["report"]["layout"]["time_column"] is None
+    del lines[2], paths[2]
+    for told in (None, False):
+        result = _core.read_log(paths, min_interactions=1, header=told)
+        assert raw_sequences(result) == {"u": ["b", "a", "c", "d"]}
+        assert [entry["path"] for entry in result["report"]["sources"]] == paths
+    paths = paths[:1] + paths[3:]
+    assert raw_sequences(_core.read_log(paths, min_interactions=1)) == {"u": ["b", "d"]}
+
+
+def test_parts_may_quote_their_header_differently(log):
+    other = log.with_name("other")
+    log.write_text("user,item,time\nu,a,1\n")
+    other.write_text('"user","item",time\r\nu,"b",2\r\n')
+    result = _core.read_log([log, other], min_interactions=1)
+    assert raw_sequences(result) == {"u": ["a", "b"]}
+    assert result["report"]["rows_read"] == 2
+
+
+def test_times_are_what_most_of_them_are(log):
+    content = "user,item,time\nz,x,0\na,c,2024-01-02\na,b,2024-01-01\n"
+    result = read(log, content, on_bad_row="skip")
+    assert raw_sequences(result) == {"a": ["b", "c"]}
+    with pytest.raises(DataError, match='log:2: column "time": expected a date .* found "0"'):
+        read(log, content)
+
+
 @pytest.mark.parametrize(
     "content",
     [
@@ -287,7 +371,7 @@ def test_two_events_one_second_apart_stay_apart(log):
 
 def test_inspection_tells_the_layout_and_passes_over_what_cannot_be_read(log):
     log.write_text(table("::") + "broken\n")
-    found = _core.inspect_log(log)
+    found = _core.inspect_log([log])
     assert found["rows_skipped"] == 1
     assert found["layout"] == {
         "format": "table",

@@ -123,6 +123,8 @@ def test_null_is_nobody_and_nothing(log):
          '978300760.25, found "soon"'),
         ('{"user": "u", "item"\n', ":2: expected a JSON object, found one with a fault at its "
          "character 20: EOF while parsing an object"),
+        ('{"user": "éé" "item": "a"}\n', ":2: expected a JSON object, found one with a fault at its "
+         "character 15: expected `,` or `}`"),
         (GOOD[:-1] + GOOD, ":2: expected a JSON object, found one with a fault at its character "
          "38: trailing characters"),
         ("u,a,1\n", ':2: expected a JSON object, found "u,a,1"'),
@@ -170,3 +172,11 @@ def test_a_value_nested_without_end_is_one_line(log):
     content = GOOD + '{"user": "u", "item": "a", "time": 1, "x": ' + "[" * 1_000_000 + "\n"
     with pytest.raises(DataError, match=":2: expected a JSON object"):
         read(log, content)
+
+
+def test_a_row_without_a_user_or_an_item_may_lack_all_else(log):
+    content = GOOD + '{"user": null, "item": "b"}\n{"user": "v", "item": ""}\n{"item": "c"}\n'
+    with pytest.raises(DataError, match='log.jsonl:4: column "user": .* no such key'):
+        read(log, content)
+    report = read(log, content.rsplit("{", 1)[0])["report"]
+    assert (report["rows_without_user"], report["rows_without_item"]) == (1, 1)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Se
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from io import BytesIO
 from itertools import chain
 from pathlib import Path
@@ -29,6 +30,7 @@ _BATCH_ROWS = 1 << 17
 _SAMPLE_ROWS = 200
 _SHOWN_ROWS = 3
 _INSPECTED_ROWS = 1 << 18
+_INT64_MAX = 2**63 - 1
 _PARQUET, _ARROW = b"PAR1", b"ARROW1"
 
 
@@ -75,8 +77,9 @@ def _magic(path: Path) -> bytes:
 def _opened(path: Path) -> Iterator[_File]:
     if _magic(path) == _ARROW:
         with pa.memory_map(str(path)) as source, pa.ipc.open_file(source) as file:
-            batches = [file.get_batch(place) for place in range(file.num_record_batches)]
-            yield _File(file.schema, sum(map(len, batches)), _cut(batches), "none")
+            schema = file.schema
+            num_rows = sum(map(len, _arrow_batches(source, schema, schema.names[:1])))
+            yield _File(schema, num_rows, partial(_arrow_pieces, source, schema), "none")
         return
     # Buffering ahead would hold a whole file.
     with pq.ParquetFile(path, pre_buffer=False) as file:
@@ -92,15 +95,22 @@ def _opened(path: Path) -> Iterator[_File]:
         )
 
 
-def _cut(
-    batches: Sequence[pa.RecordBatch],
-) -> Callable[[int, list[str] | None], Iterable[pa.RecordBatch]]:
-    def cut(size: int, columns: list[str] | None) -> Iterable[pa.RecordBatch]:
-        for batch in batches:
-            chosen = batch if columns is None else batch.select(columns)
-            yield from _pieces(chosen, size)
+def _arrow_batches(
+    source: pa.NativeFile, schema: pa.Schema, columns: Sequence[str]
+) -> Iterable[pa.RecordBatch]:
+    """Yields the batches of an Arrow file, of these columns; others are not unpacked."""
+    wanted = [place for place, name in enumerate(schema.names) if name in columns]
+    options = pa.ipc.IpcReadOptions(included_fields=wanted)
+    with pa.ipc.open_file(source, options=options) as file:
+        for place in range(file.num_record_batches if wanted else 0):
+            yield file.get_batch(place)
 
-    return cut
+
+def _arrow_pieces(
+    source: pa.NativeFile, schema: pa.Schema, size: int, columns: list[str] | None
+) -> Iterable[pa.RecordBatch]:
+    for batch in _arrow_batches(source, schema, schema.names if columns is None else columns):
+        yield from _pieces(batch if columns is None else batch.select(columns), size)
 
 
 #: Bytes of memory, bytes of these that are taken, and a directory for what goes beyond.
@@ -169,7 +179,7 @@ def read_files(
     with _hashing(paths, sha256) as hashes:
         for path, size, done in zip(paths, sizes, np.cumsum([0, *sizes]), strict=False):
             with _reported(path), _opened(path) as file:
-                if file.num_rows == 0 and path != paths[-1]:
+                if file.num_rows == 0 and (log is not None or path != paths[-1]):
                     continue
                 if log is None:
                     log = _Log(path, file.schema, options, threads=threads, spill=spill)
@@ -181,6 +191,7 @@ def read_files(
                         f"{sorted(missing)[0]!r}"
                     )
                 _require_once(log.columns, file.schema.names, path)
+                log.require_times(path, file.schema)
                 log.start_file(path)
                 rows = 0
                 with closing(_ahead(file.batches(_BATCH_ROWS, log.columns))) as ahead:
@@ -239,13 +250,23 @@ class _Log:
             self._path,
             [field.name for field in fields],
             rows,
-            [pa.types.is_temporal(field.type) for field in fields],
+            [_holds_times(field.type) for field in fields],
             self._options,
             threads=self._threads,
             spill=self._spill,
         )
         self.columns = [fields[place].name for place in self._reader.places()]
         _require_once(self.columns, self._schema.names, self._path)
+
+    def require_times(self, path: Path, schema: pa.Schema) -> None:
+        """Raises a DataError unless columns are times where they are in the first file."""
+        for name in self.columns:
+            found, first = schema.field(name).type, self._schema.field(name).type
+            if _holds_times(found) != _holds_times(first):
+                raise DataError(
+                    f'{path}: column "{name}": expected {first}, as in the first file, '
+                    f"found {found}"
+                )
 
     def start_file(self, path: Path) -> None:
         """Names the file whose batches come next."""
@@ -300,7 +321,7 @@ def _sample(column: pa.Array) -> list[str]:
     """Returns values as text, nothing for those that have none."""
     try:
         return [value or "" for value in _decoded(column).cast(pa.string()).to_pylist()]
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, UnicodeDecodeError):
         return [""] * len(column)
 
 
@@ -323,6 +344,10 @@ def _arrays(name: str, column: pa.Array) -> tuple[Any, Any, Any]:
     return places, np.frombuffer(text or b"", np.uint8), valid
 
 
+def _holds_times(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_temporal(kind.value_type if pa.types.is_dictionary(kind) else kind))
+
+
 def _decoded(column: pa.Array) -> pa.Array:
     """Writes out a column that is a dictionary and places in it; Arrow cannot of every type."""
     if not pa.types.is_dictionary(column.type):
@@ -335,7 +360,7 @@ def _plain(column: pa.Array) -> pa.Array:
     """Brings a column to integers or text without changing what it says."""
     kind = column.type
     if pa.types.is_temporal(kind):
-        return column.cast(pa.timestamp("ns")).cast(pa.int64())
+        return _nanoseconds(column)
     if pa.types.is_integer(kind) and kind != pa.uint64():
         return column.cast(pa.int64())
     if pa.types.is_floating(kind):
@@ -349,6 +374,23 @@ def _plain(column: pa.Array) -> pa.Array:
             return whole
         return pc.coalesce(whole.cast(pa.large_string()), column.cast(pa.large_string()))
     return column.cast(pa.large_string())
+
+
+def _nanoseconds(column: pa.Array) -> pa.Array:
+    """Returns nanoseconds since 1970; as text, if some are more than 64 bits hold.
+
+    These are written out, so that what is wrong with their rows can be said.
+    """
+    try:
+        return column.cast(pa.timestamp("ns")).cast(pa.int64())
+    except pa.ArrowInvalid:
+        unit = getattr(column.type, "unit", "s" if pa.types.is_date32(column.type) else "ms")
+        times = column.cast(pa.timestamp(unit))
+        most = _INT64_MAX // {"s": 10**9, "ms": 10**6, "us": 10**3}[unit]
+        count = times.cast(pa.int64())
+        fits = pc.and_(pc.less_equal(count, most), pc.greater_equal(count, -most))
+        nanoseconds = pc.if_else(fits, times, None).cast(pa.timestamp("ns")).cast(pa.int64())
+        return pc.coalesce(nanoseconds.cast(pa.large_string()), times.cast(pa.large_string()))
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from blin.config import default_data_dir
 from blin.data.directory import Directory
-from blin.errors import DataError, reason_of
+from blin.errors import ConfigError, DataError, reason_of
 from blin.files import parse_json, read_bounded
 from blin.vocabulary import Vocabulary
 
@@ -181,7 +181,8 @@ class Dataset:
             and (self.splits[:, 1] <= np.diff(self.offsets)).all()
             and (self.timestamps is None or self.timestamps.shape == (total,))
             and int(self.items.min()) >= 1
-            and int(self.items.max()) <= self.num_items == self._rows_of_items()
+            and int(self.items.max()) <= self.num_items == self._rows_of("items")
+            and users == self._rows_of("users")
         )
         if not fits:
             raise DataError(
@@ -196,12 +197,12 @@ class Dataset:
                 "the files are damaged, prepare the dataset again"
             )
 
-    def _rows_of_items(self) -> int:
-        """Returns the number of items that have an id: memory is taken for each of them."""
+    def _rows_of(self, table: str) -> int:
+        """Returns the number of users or items that have an id: memory is taken for each."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        file = self.path / "items.parquet"
+        file = self.path / f"{table}.parquet"
         try:
             return int(pq.read_metadata(file).num_rows)
         except (OSError, pa.ArrowException, ValueError) as cause:
@@ -234,6 +235,7 @@ def load_dataset(
 
     Raises:
         DataError: There is no such dataset, or it is damaged.
+        ConfigError: An option is out of its range, or stands beside a prepared dataset.
     """
     data_dir = default_data_dir() if data_dir is None else Path(data_dir)
     if not isinstance(source, str | Path):
@@ -242,6 +244,11 @@ def load_dataset(
         return Dataset(preprocess(source, data_dir=data_dir, **options).path)
     for candidate in (data_dir / source, Path(source)):
         if is_dataset(candidate):
+            if options:
+                raise ConfigError(
+                    f"{next(iter(options))}: expected nothing for the dataset {candidate}, which "
+                    "is prepared: to prepare it again, give the log"
+                )
             return Dataset(candidate)
     if Path(source).exists():
         from blin.data.prepare import preprocess

@@ -29,7 +29,8 @@ def inspect(log: str | Path, **options: Any) -> dict[str, Any]:
     r"""Reads the beginning of a log and returns how it is understood, as JSON can hold it.
 
     Args:
-        log: The log; of a directory, the first part that holds something is looked at.
+        log: The log; of a directory, the part that tells most is looked at: the first of more
+            than one line, or that holds something.
         options: Those of :func:`blin.data.prepare.preprocess` that say how a log is read:
             ``delimiter``, ``header``, ``log_format``, ``min_rating`` and the columns.
 
@@ -49,12 +50,15 @@ def inspect(log: str | Path, **options: Any) -> dict[str, Any]:
     path = next((part for part in parts if _holds_something(part)), parts[0])
     if options.get("delimiter") == r"\t":
         options = options | {"delimiter": "\t"}
-    size, is_estimate = path.stat().st_size, False
+    is_estimate = False
     if columnar.is_columnar(path):
         found = _inspect_columns(path, options)
-        rows, types = found["num_rows"], found["types"]
+        rows, types, size = found["num_rows"], found["types"], path.stat().st_size
     else:
-        found = _core.inspect_log(path, **options)
+        found = _core.inspect_log(
+            [part for part in parts if not columnar.is_columnar(part)], **options
+        )
+        path, size = found["path"], found["bytes"]
         rows, types = found["rows_read"], None
         is_estimate = found["bytes_used"] < size
         if is_estimate:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import re
 import time
@@ -26,7 +27,7 @@ import pyarrow.parquet as pq
 
 from blin import _core
 from blin.data import columnar
-from blin.data.dataset import FORMAT_VERSION
+from blin.data.dataset import FORMAT_VERSION, Dataset
 from blin.data.directory import Directory, Write
 from blin.data.health import data_health
 from blin.data.memory import MemoryLimit, peak_memory_bytes
@@ -224,6 +225,7 @@ def preprocess(
         "on_bad_row": on_bad_row,
         "log_format": log_format,
     }
+    _require_ranges(options, threads)
     limit = None if memory_limit is None else MemoryLimit.parse(memory_limit)
     directory = Directory(Path(data_dir) / name)
     directory.recover()
@@ -256,6 +258,18 @@ def preprocess(
         peak_memory_bytes=peak_memory_bytes(),
         metadata=metadata,
     )
+
+
+def _require_ranges(options: Mapping[str, Any], threads: int | None) -> None:
+    counts = {option: options[option] for option in options if option.endswith("interactions")}
+    for option, value in counts.items():
+        if value is not None and not 0 <= value < 2**32:
+            raise ConfigError(f"{option}: expected a number from 0 to {2**32 - 1:,}, found {value}")
+    if threads is not None and threads < 1:
+        raise ConfigError(f"threads: expected at least 1, found {threads}")
+    least = options["min_rating"]
+    if least is not None and not math.isfinite(least):
+        raise ConfigError(f"min_rating: expected a number, found {least}")
 
 
 def _other_sources(path: Path, sources: Sequence[Path]) -> tuple[str, ...]:
@@ -343,8 +357,14 @@ def _reusable_metadata(
         hashes = [_sha256(source) for source in sources]
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    same_bytes = hashes == [source["sha256"] for source in metadata["sources"]]
-    return metadata if same_bytes else None
+    if hashes != [source["sha256"] for source in metadata["sources"]]:
+        return None
+    try:
+        prepared = Dataset(path)
+        _ = prepared.user_ids, prepared.item_ids
+    except DataError:
+        return None  # preparing it again is what mends a damaged one
+    return metadata
 
 
 def _sha256(path: Path, is_stopped: Callable[[], bool] = lambda: False) -> str:
@@ -469,4 +489,5 @@ def _to_json_bytes(metadata: Mapping[str, Any]) -> bytes:
     text = json.dumps(metadata, indent=2, ensure_ascii=False)
     # Lists of numbers take one line, for people; no string of JSON holds a line's end.
     text = _NUMBERS.sub(lambda numbers: " ".join(numbers[0].split()), text)
-    return f"{text}\n".encode()
+    # A file's name need not be UTF-8: Python has surrogates in it, and JSON can write these.
+    return f"{text}\n".encode(errors="backslashreplace")

@@ -29,16 +29,16 @@ use crate::errors::{Failure, Result};
 /// How often Python is asked whether to go on.
 const PATIENCE: Duration = Duration::from_millis(100);
 
-/// Says how a log is understood by its first lines.
+/// Says how a log is understood by the first lines of the part that tells most.
 #[pyfunction]
 #[pyo3(signature = (
-    path, *, delimiter = None, header = None, user_column = None, item_column = None,
+    paths, *, delimiter = None, header = None, user_column = None, item_column = None,
     time_column = None, rating_column = None, min_rating = None, log_format = None,
 ))]
 #[expect(clippy::too_many_arguments, reason = "keyword-only in Python")]
 pub fn inspect_log<'py>(
     py: Python<'py>,
-    path: PathBuf,
+    paths: Vec<PathBuf>,
     delimiter: Option<String>,
     header: Option<bool>,
     user_column: Option<String>,
@@ -61,7 +61,7 @@ pub fn inspect_log<'py>(
     };
     let inspection = supervise(py, None, move |hook| {
         let pool = thread_pool(None)?;
-        ingest::inspect(&path, &options, &pool, hook)
+        ingest::inspect(&paths, &options, &pool, hook)
     })?;
     Ok(inspection_dict(py, &inspection)?)
 }
@@ -417,6 +417,7 @@ fn report_dict<'py>(py: Python<'py>, report: &Report) -> PyResult<Bound<'py, PyD
 
 fn inspection_dict<'py>(py: Python<'py>, inspection: &Inspection) -> PyResult<Bound<'py, PyDict>> {
     let result = PyDict::new(py);
+    result.set_item("path", &inspection.path)?;
     result.set_item("layout", layout_dict(py, &inspection.layout)?)?;
     result.set_item("sample", &inspection.sample)?;
     result.set_item("compression", inspection.compression)?;

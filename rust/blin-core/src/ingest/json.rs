@@ -52,13 +52,19 @@ impl<'a> JsonReader<'a> {
     fn read_line(&self, line: &[u8], rows: &mut Rows) -> Result<(), BadRow> {
         let values = parse(line, Wanted(&self.keys))?;
         let mut fields = Vec::with_capacity(values.len());
-        for (&place, value) in self.places.iter().zip(&values) {
+        for (slot, (&place, value)) in self.places.iter().zip(&values).enumerate() {
             let value = value.ok_or_else(|| self.bad_value(place, "no such key".to_owned()))?;
             let field = text_of(value).map_err(|found| self.bad_value(place, found))?;
             if let Cow::Owned(unescaped) = &field {
                 rows.look_for_nul(unescaped.as_bytes());
             }
             fields.push(field);
+            // Whatever else a row without a user or an item holds, or lacks.
+            if slot == 1
+                && self.record.is_left_out(fields[0].as_bytes(), fields[1].as_bytes(), rows)
+            {
+                return Ok(());
+            }
         }
         let column = |place| self.places.iter().position(|&known| known == place);
         self.record.take(|place| fields[column(place).expect("it is looked at")].as_bytes(), rows)
@@ -135,7 +141,8 @@ where
     value.map_err(|error| {
         let message = error.to_string();
         let what = message.split(" at line ").next().unwrap_or(&message);
-        bad(format!("one with a fault at its character {}: {what}", error.column()))
+        let place = text.char_indices().take_while(|(byte, _)| *byte < error.column()).count();
+        bad(format!("one with a fault at its character {place}: {what}"))
     })
 }
 

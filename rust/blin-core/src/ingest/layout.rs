@@ -132,18 +132,26 @@ impl Layout {
     /// header if this file repeats it.
     pub fn bytes_before_rows(&self, block: &[u8]) -> usize {
         let bom = if block.starts_with(BOM) { BOM.len() } else { 0 };
-        let header = self.header.strip_suffix(b"\n").unwrap_or(&self.header);
-        let (header, rows) = (header.strip_suffix(b"\r").unwrap_or(header), &block[bom..]);
-        if !self.has_header || !rows.starts_with(header) {
+        let rows = &block[bom..];
+        if !self.has_header {
             return bom;
         }
         // The parts of a log may end their lines differently.
-        match &rows[header.len()..] {
-            [] => block.len(),
-            [b'\n', ..] => bom + header.len() + 1,
-            [b'\r', b'\n', ..] => bom + header.len() + 2,
-            _ => bom,
+        let header = self.header.strip_suffix(b"\n").unwrap_or(&self.header);
+        let header = header.strip_suffix(b"\r").unwrap_or(header);
+        match rows.strip_prefix(header) {
+            Some([]) => return block.len(),
+            Some([b'\n', ..]) => return bom + header.len() + 1,
+            Some([b'\r', b'\n', ..]) => return bom + header.len() + 2,
+            _ => {}
         }
+        // And quote their names differently.
+        let line = &rows[..memchr::memchr(b'\n', rows).map_or(rows.len(), |newline| newline + 1)];
+        let is_header = Sample::new(line, &self.delimiter).rows.first().is_some_and(|names| {
+            names.len() == self.columns.len()
+                && names.iter().zip(&self.columns).all(|(found, name)| text(found) == *name)
+        });
+        if is_header { bom + line.len() } else { bom }
     }
 
     /// The first records below the head of a file, split into fields.
@@ -240,11 +248,12 @@ impl Layout {
     }
 }
 
-/// How the first time of the sample is written.
+/// How most times of the sample are written: some logs put a 0 where there is no time.
 pub(super) fn time_style(role: Role, places: &Places, rows: &[Vec<Vec<u8>>]) -> Option<TimeStyle> {
     let place = places.of(role)?;
-    let first_time = rows.iter().find_map(|row| style_of(row.get(place)?));
-    Some(first_time.unwrap_or(TimeStyle::Number))
+    let styles = rows.iter().filter_map(|row| style_of(row.get(place)?));
+    let (numbers, dates): (Vec<_>, Vec<_>) = styles.partition(|style| *style == TimeStyle::Number);
+    Some(if dates.len() > numbers.len() { TimeStyle::Date } else { TimeStyle::Number })
 }
 
 /// Refuses what would otherwise be text on one endless line, or text with a NUL beside each letter.

@@ -35,11 +35,13 @@ impl<'a> ListReader<'a> {
 
     fn read_line(&self, line: &[u8], rows: &mut Rows) -> Result<(), BadRow> {
         if self.delimiter == b" " {
-            return push_fields(line.split(|byte| *byte == b' ').filter(|id| !id.is_empty()), rows);
+            let mut fields = line.split(|byte| *byte == b' ').filter(|id| !id.is_empty());
+            let user = fields.next().unwrap_or_default();
+            return push_sequence(user, fields, rows);
         }
         let mut start = 0;
         let mut ended = false;
-        let fields = std::iter::from_fn(|| {
+        let mut fields = std::iter::from_fn(|| {
             if ended {
                 return None;
             }
@@ -50,12 +52,15 @@ impl<'a> ListReader<'a> {
             start += field.len() + self.delimiter.len();
             Some(field)
         });
-        push_fields(fields.filter(|id| !id.is_empty()), rows)
+        let user = fields.next().unwrap_or_default();
+        push_sequence(user, fields.filter(|id| !id.is_empty()), rows)
     }
 }
 
-fn push_fields<'a>(
-    mut fields: impl Iterator<Item = &'a [u8]>,
+/// Appends the interactions of a line; of a line that has a fault none.
+fn push_sequence<'a>(
+    user: &[u8],
+    items: impl Iterator<Item = &'a [u8]>,
     rows: &mut Rows,
 ) -> Result<(), BadRow> {
     let bad = |expected: &str, found: &str| BadRow {
@@ -63,23 +68,30 @@ fn push_fields<'a>(
         expected: expected.to_owned(),
         found: found.to_owned(),
     };
-    let user = fields.next().unwrap_or_default();
-    let mut items = fields.peekable();
-    if items.peek().is_none() {
+    let is_missing = is_missing_user(user);
+    let before = rows.count();
+    let mut num_items = 0;
+    let mut fault = None;
+    for item in items {
+        num_items += 1;
+        if is_missing || fault.is_some() {
+            continue;
+        }
+        if let Err(which) = rows.push(user, item, None, None) {
+            let (role, id) = if which == RowFault::User { ("user", user) } else { ("item", item) };
+            fault = Some(bad(&format!("{role}s that are {}", expected_id(id)), &quote(id)));
+        }
+    }
+    if num_items == 0 {
         rows.counts.read += 1;
         return Err(bad("a user and at least one item", "no item"));
     }
-    let is_missing = is_missing_user(user);
-    for item in items {
-        rows.counts.read += 1;
-        if is_missing {
-            rows.counts.without_user += 1;
-            continue;
-        }
-        rows.push(user, item, None, None).map_err(|fault| {
-            let (role, id) = if fault == RowFault::User { ("user", user) } else { ("item", item) };
-            bad(&format!("{role}s that are {}", expected_id(id)), &quote(id))
-        })?;
+    rows.counts.read += num_items;
+    if is_missing {
+        rows.counts.without_user += num_items;
     }
-    Ok(())
+    let Some(fault) = fault else { return Ok(()) };
+    rows.truncate(before);
+    rows.counts.skipped += num_items - 1;
+    Err(fault)
 }

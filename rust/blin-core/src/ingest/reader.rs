@@ -28,7 +28,7 @@ const PATIENCE: Duration = Duration::from_millis(50);
 /// A log that was read to its end.
 #[derive(Debug)]
 pub struct Log {
-    /// What messages call it: its first file that holds something.
+    /// What messages call it: the file that told its layout.
     pub path: PathBuf,
     /// The rows in file order; users and items have indices into `user_ids` and `item_ids`.
     pub interactions: LogRows,
@@ -79,8 +79,8 @@ impl Log {
 
 /// Reads the parts of a log, in this order, on the current rayon pool.
 ///
-/// The first file that is not empty tells the layout; a later one may repeat its header. Beyond the
-/// limit, if there is one, rows go to the disk.
+/// The first file of more than one line tells the layout, for a header by itself tells little; the
+/// others may repeat its header. Beyond the limit, if there is one, rows go to the disk.
 pub fn read(
     paths: &[PathBuf],
     options: &LogOptions,
@@ -110,16 +110,35 @@ pub(super) fn read_from(
     let most = 2 * pool.current_num_threads();
     let batch = limit.map_or(most, |limit| limit.blocks_together(most));
     let mut sources = Vec::with_capacity(paths.len());
-    for (number, path) in paths.iter().enumerate() {
+    // A line by itself may be a row or a header: the next file tells.
+    let mut lone_lines: Vec<(&Path, Vec<u8>)> = Vec::new();
+    for path in paths {
         let mut source = open(path, Arc::clone(&bytes_read))?;
-        if understood.is_none() && (!source.is_blank()? || number + 1 == paths.len()) {
+        if understood.is_none() {
+            if let Some(line) = source.only_line()? {
+                lone_lines.push((path, line.to_vec()));
+                sources.push(source.finish());
+                continue;
+            }
             understood = Some((path, Layout::sniff(path, source.peek()?, options)?));
         }
         if let Some((_, layout)) = &understood {
+            for (path, line) in std::mem::take(&mut lone_lines) {
+                let job = FileJob { path, layout, options, pool, batch, is_whole: true };
+                job.run(Source::of_text(path, line)?, &mut table, &mut report)?;
+            }
             let job = FileJob { path, layout, options, pool, batch, is_whole: true };
             source = job.run(source, &mut table, &mut report)?;
         }
         sources.push(source.finish());
+    }
+    if let Some((path, line)) = telling(&lone_lines) {
+        let layout = Layout::sniff(path, &line, options)?;
+        for (path, line) in std::mem::take(&mut lone_lines) {
+            let job = FileJob { path, layout: &layout, options, pool, batch, is_whole: true };
+            job.run(Source::of_text(path, line)?, &mut table, &mut report)?;
+        }
+        understood = Some((path, layout));
     }
     let (first, layout) =
         understood.ok_or_else(|| Error::argument("paths", "at least one file", ""))?;
@@ -130,12 +149,37 @@ pub(super) fn read_from(
     Log::of(first.to_owned(), layout, table, sources)
 }
 
+/// The first that is not blank, or the last.
+fn telling<P: Clone>(lone_lines: &[(P, Vec<u8>)]) -> Option<(P, Vec<u8>)> {
+    let found = lone_lines.iter().find(|(_, line)| !line.trim_ascii().is_empty());
+    found.or(lone_lines.last()).cloned()
+}
+
+/// The part of a log that tells its layout: the first of more than one line, or the first that is
+/// not blank, or the last.
+fn telling_part(paths: &[PathBuf]) -> Result<&PathBuf> {
+    if let [path] = paths {
+        return Ok(path); // what a pipe gives is gone once it is read
+    }
+    let mut lone_lines = Vec::new();
+    for path in paths {
+        match Source::open(path, Arc::default())?.only_line()? {
+            Some(line) => lone_lines.push((path, line.to_vec())),
+            None => return Ok(path),
+        }
+    }
+    let found = telling(&lone_lines).map(|(path, _)| path);
+    found.ok_or_else(|| Error::argument("paths", "at least one file", ""))
+}
+
 /// Blocks that are read of a log that is only inspected.
 const INSPECTED_BLOCKS: usize = 8;
 
 /// What the first blocks of a log tell about it.
 #[derive(Debug)]
 pub struct Inspection {
+    /// The part that was looked at.
+    pub path: PathBuf,
     /// How the log is understood.
     pub layout: Layout,
     /// The first records, split into fields.
@@ -156,14 +200,16 @@ pub struct Inspection {
     pub time: Option<TimeRange>,
 }
 
-/// Reads the first blocks of a log and says how it is understood.
+/// Reads the first blocks of the part of a log that tells its layout, and says how it is
+/// understood.
 pub fn inspect(
-    path: &Path,
+    paths: &[PathBuf],
     options: &LogOptions,
     pool: &rayon::ThreadPool,
     hook: &mut Hook,
 ) -> Result<Inspection> {
-    let bytes = total_bytes(&[path.to_owned()])?;
+    let path = telling_part(paths)?;
+    let bytes = total_bytes(std::slice::from_ref(path))?;
     let mut source = Source::open(path, Arc::default())?.limit(INSPECTED_BLOCKS);
     let layout = Layout::sniff(path, source.peek()?, options)?;
     let sample = layout.sample(source.peek()?);
@@ -178,7 +224,19 @@ pub fn inspect(
     let Finished { rows: interactions, time_unit, .. } = table.finish(path, &layout)?;
     let time = TimeRange::of(interactions.in_memory().timestamps.as_deref(), time_unit);
     let (compression, bytes_used) = (source.compression(), source.bytes_used());
-    Ok(Inspection { layout, sample, compression, bytes, bytes_used, rows, messages, warning, time })
+    let path = path.clone();
+    Ok(Inspection {
+        path,
+        layout,
+        sample,
+        compression,
+        bytes,
+        bytes_used,
+        rows,
+        messages,
+        warning,
+        time,
+    })
 }
 
 fn total_bytes(paths: &[PathBuf]) -> Result<u64> {

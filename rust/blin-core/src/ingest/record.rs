@@ -4,7 +4,7 @@ use crate::ingest::LogOptions;
 use crate::ingest::columns::Role;
 use crate::ingest::layout::Layout;
 use crate::ingest::rows::{BadRow, RowFault, Rows, expected_id, is_missing_user};
-use crate::ingest::time::{EXPECTED_DATE, EXPECTED_NUMBER, Time, TimeStyle, parse};
+use crate::ingest::time::{EXPECTED_DATE, EXPECTED_NANOS, EXPECTED_NUMBER, Time, TimeStyle, parse};
 
 /// Longest piece of a field that a message repeats.
 const QUOTED_CHARS: usize = 60;
@@ -54,12 +54,7 @@ impl<'a> RecordReader<'a> {
         rows: &mut Rows,
     ) -> Result<(), BadRow> {
         let (user, item) = (field(self.user), field(self.item));
-        if is_missing_user(user) {
-            rows.counts.without_user += 1;
-            return Ok(());
-        }
-        if item.is_empty() {
-            rows.counts.without_item += 1;
+        if self.is_left_out(user, item, rows) {
             return Ok(());
         }
         if let Some((place, threshold)) = self.rating {
@@ -73,6 +68,15 @@ impl<'a> RecordReader<'a> {
         let time = self.take_time(self.time, &field)?;
         let tie_break = self.take_time(self.tie_break, &field)?;
         rows.push(user, item, time, tie_break).map_err(|fault| self.explain(fault, field))
+    }
+
+    /// Counts a row that names no user or no item.
+    #[inline]
+    pub fn is_left_out(&self, user: &[u8], item: &[u8], rows: &mut Rows) -> bool {
+        let (without_user, without_item) = (is_missing_user(user), item.is_empty());
+        rows.counts.without_user += u64::from(without_user);
+        rows.counts.without_item += u64::from(!without_user && without_item);
+        without_user || without_item
     }
 
     #[inline]
@@ -96,8 +100,12 @@ impl<'a> RecordReader<'a> {
 
     #[cold]
     fn bad_time(&self, (place, style): (usize, TimeStyle), value: &[u8]) -> BadRow {
-        let is_date = style == TimeStyle::Date;
-        self.bad_value(place, if is_date { EXPECTED_DATE } else { EXPECTED_NUMBER }, value)
+        let expected = match style {
+            TimeStyle::Number => EXPECTED_NUMBER,
+            TimeStyle::Date => EXPECTED_DATE,
+            TimeStyle::Nanos => EXPECTED_NANOS,
+        };
+        self.bad_value(place, expected, value)
     }
 
     /// A value that is not what its column should hold.

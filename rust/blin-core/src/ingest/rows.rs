@@ -220,6 +220,17 @@ impl Rows {
         self.items.words.push(item);
     }
 
+    /// How many interactions there are.
+    pub fn count(&self) -> usize {
+        self.users.words.len()
+    }
+
+    /// Keeps so many interactions, the oldest; they must be without times.
+    pub fn truncate(&mut self, count: usize) {
+        self.users.words.truncate(count);
+        self.items.words.truncate(count);
+    }
+
     /// Notes whether ids made of these bytes must be searched for NUL.
     pub fn look_for_nul(&mut self, bytes: &[u8]) {
         self.may_hold_nul |= memchr::memchr(0, bytes).is_some();

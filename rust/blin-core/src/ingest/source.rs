@@ -1,7 +1,7 @@
 //! Files as blocks of whole lines: plain, gzip or zstd, hashed on the way, in bounded memory.
 
 use std::fs::File;
-use std::io::{BufReader, Read};
+use std::io::{BufReader, Cursor, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -115,6 +115,11 @@ impl Source {
         })
     }
 
+    /// Reads what was read of the file at `path` before.
+    pub fn of_text(path: &Path, text: Vec<u8>) -> Result<Self> {
+        Self::of_bytes(path, Box::new(Cursor::new(text)), Arc::default())
+    }
+
     /// Ends the file after so many blocks.
     pub fn limit(mut self, blocks: usize) -> Self {
         self.blocks_left = blocks;
@@ -139,9 +144,12 @@ impl Source {
         }
     }
 
-    /// Whether there is nothing in the file but blanks.
-    pub fn is_blank(&mut self) -> Result<bool> {
-        Ok(self.peek()?.trim_ascii().is_empty() && self.ended)
+    /// The whole of the file, if it has no more than one line that is not blank.
+    pub fn only_line(&mut self) -> Result<Option<&[u8]>> {
+        self.peek()?;
+        let block = self.peeked.as_deref().unwrap_or_default();
+        let text = block.trim_ascii();
+        Ok((self.ended && memchr::memchr(b'\n', text).is_none()).then_some(block))
     }
 
     /// The next block without taking it; empty at the end of the file.

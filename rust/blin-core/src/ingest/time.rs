@@ -9,6 +9,10 @@ const NANOS: i64 = 1_000_000_000;
 
 /// What a time can look like, for messages.
 pub const EXPECTED_NUMBER: &str = "a time such as 978300760 or 978300760.25";
+
+/// What nanoseconds of 64 bits can hold, for messages.
+pub const EXPECTED_NANOS: &str = "a time between 1677-09-22 and 2262-04-11";
+
 /// What a date can look like, for messages.
 pub const EXPECTED_DATE: &str = "a date such as 2001-01-31 or 2001-01-31T12:00:00Z";
 
