@@ -13,6 +13,7 @@ MODULES = sorted(file for file in PACKAGE.rglob("*.py") if file != PACKAGE / "__
 # A module may import what stands below it. Names of one line do not know each other, except the
 # leaves at the bottom.
 LAYERS = [
+    {"__main__"},
     {"cli"},
     {"experiments"},
     {"estimator"},

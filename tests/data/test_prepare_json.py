@@ -123,8 +123,8 @@ def test_null_is_nobody_and_nothing(log):
          '978300760.25, found "soon"'),
         ('{"user": "u", "item"\n', ":2: expected a JSON object, found one with a fault at its "
          "character 20: EOF while parsing an object"),
-        ('{"user": "éé" "item": "a"}\n', ":2: expected a JSON object, found one with a fault at its "
-         "character 15: expected `,` or `}`"),
+        ('{"user": "éé" "item": "a"}\n', ":2: expected a JSON object, found one with a fault at "
+         "its character 15: expected `,` or `}`"),
         (GOOD[:-1] + GOOD, ":2: expected a JSON object, found one with a fault at its character "
          "38: trailing characters"),
         ("u,a,1\n", ':2: expected a JSON object, found "u,a,1"'),
