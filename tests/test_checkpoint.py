@@ -6,6 +6,8 @@ import json
 import re
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +20,22 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import blin
-from blin.checkpoint import TrainedModel, count_parameters, find_run, load_run
+from blin.checkpoint import (
+    TrainedModel,
+    count_parameters,
+    find_run,
+    load_run,
+    model_config,
+    outline,
+)
 from blin.data.dataset import Dataset
 from blin.data.prepare import preprocess
 from blin.errors import CheckpointError, DataError
+from blin.models import MODELS
 from blin.tensors import read_header, read_tensors
 from blin.training.trainer import resume, train
 from damage import damaged, little_memory, message_of, rewrite, with_header
+from learned import module_of
 from small import SMALL, write_small_log
 
 SETTINGS = {**SMALL, "epochs": 2, "dim": 8, "num_negatives": 8}
@@ -103,7 +114,10 @@ HEADERS: dict[str, tuple[bytes, str]] = {
         with_header({"a": {"dtype": "F32", "shape": [1e400], "data_offsets": [0, 0]}}),
         "expected a safetensors file",
     ),
-    "nothing": (with_header({}), "as many blocks as there are tensors, 0, found 2"),
+    "nothing": (
+        with_header({}),
+        "num_blocks: expected at most as many as there are tensors, 0, found 2",
+    ),
     "many": (
         with_header(
             {f"t{n}": {"dtype": "F32", "shape": [], "data_offsets": [0, 4]} for n in range(20_000)}
@@ -144,7 +158,7 @@ def change_config(run: Path, **changes: object) -> None:
             {"dim": 10**30},
             r"dim: expected a whole number below 2\^31, found a number of more than 30",
         ),
-        ({"num_blocks": 10**9}, "as many blocks as there are tensors"),
+        ({"num_blocks": 10**9}, "num_blocks: expected at most as many as there are tensors"),
         ({"max_len": 10**9}, "expected shape"),
         ({"max_len": True}, "max_len: expected a whole number, found True"),
         ({"dim": None}, "dim: expected a whole number, found None"),
@@ -166,6 +180,37 @@ def test_a_hostile_description_is_one_clear_line(
 ) -> None:
     change_config(run, **changes)
     assert re.search(message, message_of(CheckpointError, lambda: load_run(run)))
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_no_setting_makes_a_description_slow_to_read(tmp_path: Path, name: str) -> None:
+    config = MODELS[name].config()
+    counts = [field for field, value in asdict(config).items() if type(value) is int]
+    for setting in counts:
+        # Heads divide the width, and this may be too much for torch to describe.
+        for dim in (1 << 22, 64) if "dim" in counts else (None,):
+            changes = {setting: 1 << 22} if dim is None else {"dim": dim, setting: 1 << 22}
+            with little_memory(), suppress(CheckpointError):
+                large = model_config(tmp_path, name, {**MODELS[name].defaults, **changes})
+                outline(tmp_path, name, 40, large, most=99)
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "message"),
+    [
+        ("gru4rec", {"num_layers": 10**6}, "num_layers: expected at most as many as there are"),
+        ("caser", {"window": 10**6}, "window: expected at most as many as there are tensors"),
+        ("mstein", {"num_blocks": 10**6}, "num_blocks: expected at most as many as there are"),
+        ("spnn", {"dim": 1 << 26, "num_heads": 1 << 26}, "expected shape"),
+    ],
+)
+def test_parts_without_number_are_refused_at_once(
+    small_dataset: Dataset, tmp_path: Path, name: str, changes: dict[str, object], message: str
+) -> None:
+    module = module_of(name, small_dataset.num_items).float()
+    TrainedModel(name, module, small_dataset.item_ids).save(tmp_path / "model")
+    change_config(tmp_path, **changes)
+    assert message in message_of(CheckpointError, lambda: TrainedModel.load(tmp_path / "model"))
 
 
 @pytest.mark.parametrize(
@@ -319,7 +364,11 @@ def test_a_state_whose_tensors_do_not_fit_is_named(
     ("old", "new", "message"),
     [
         ("dim = 8", "dim = 1000000000", "it describes no model: Storage size"),
-        ("num_blocks = 2", "num_blocks = 1000000000", "as many blocks as there are tensors"),
+        (
+            "num_blocks = 2",
+            "num_blocks = 1000000000",
+            "num_blocks: expected at most as many as there are tensors",
+        ),
         ("learning_rate = 0.001", "learning_rate = 0.1", "expected learning_rate 0.1, found 0.001"),
         ("seed = 0", "seed = 1", "it belongs to another run: expected seed 1, found 0"),
         ("dim = 8", "dmi = 8", 'unknown setting "dmi"; did you mean "dim"?'),

@@ -48,6 +48,9 @@ DESCRIPTION_LIMIT = 1 << 20
 
 WEIGHTS_FILE = "model.safetensors"
 
+TIMES = "times"
+"""Of ``config.toml``, what tells the times that were learned from."""
+
 
 class TrainedModel:
     """A module with its item ids, ready to score; always in evaluation mode.
@@ -200,12 +203,47 @@ def open_run_dataset(
             f"{run}: expected the dataset it was trained on, found other sequences in "
             f"{dataset.path}"
         )
+    check_times(run, config.get(TIMES), dataset)
     known = Vocabulary.read(run / "model" / "items.parquet", first=1, error=CheckpointError)
     if not known.equals(dataset.item_ids):
         raise CheckpointError(
             f"{run}: expected the items it was trained on, found other ids in {dataset.path}"
         )
     return dataset
+
+
+def times_read(dataset: Dataset, *models: str) -> dict[str, str]:
+    """Returns what tells trainings on other times apart, for a ``config.toml`` and the like.
+
+    The fingerprint is of the sequences alone.
+
+    Args:
+        dataset: what is learned from.
+        models: whose training it is; of models that read no times nothing is returned.
+    """
+    return {TIMES: _times_of(dataset)} if any(MODELS[name].reads_times for name in models) else {}
+
+
+def has_times(dataset: Dataset, recorded: object) -> bool:
+    """Returns whether a dataset has the times that :func:`times_read` returned.
+
+    None is of a training that reads none, or that an older version wrote down: any will do.
+    """
+    return recorded is None or recorded == _times_of(dataset)
+
+
+def check_times(place: Path | str, recorded: object, dataset: Dataset) -> None:
+    """Raises CheckpointError unless a dataset has the times that a place has recorded."""
+    if not has_times(dataset, recorded):
+        raise CheckpointError(
+            f"{place}: expected the times it was trained with, {recorded!s:.100}, found "
+            f"{_times_of(dataset)} in {dataset.path}"
+        )
+
+
+def _times_of(dataset: Dataset) -> str:
+    found = dataset.times_checksum
+    return "none" if found is None else f"crc32:{found:08x}"
 
 
 def find_run(runs_dir: Path, run: str | Path | None = None, *, unsaved: bool = False) -> Path:
@@ -389,18 +427,19 @@ def outline(file: Path, name: str, num_items: object, config: Any, *, most: int)
         name: a key of ``MODELS``.
         num_items: V.
         config: of the model.
-        most: blocks that it may have; each takes time to build, also without memory.
+        most: parts of a kind that it may have; each takes time to build, also without memory.
 
     Raises:
         CheckpointError: There can be no such module.
     """
     if not isinstance(num_items, int) or not 1 <= num_items < 2**32:
         raise CheckpointError(f"{file}: expected a number of items, found {num_items!r:.100}")
-    if getattr(config, "num_blocks", 0) > most:
-        raise CheckpointError(
-            f"{file}: expected at most as many blocks as there are tensors, {most}, "
-            f"found {config.num_blocks}"
-        )
+    for setting in getattr(config, "repeated", ()):
+        if (found := getattr(config, setting)) > most:
+            raise CheckpointError(
+                f"{file}: {setting}: expected at most as many as there are tensors, {most}, "
+                f"found {found}"
+            )
     try:
         with torch.device("meta"):
             return MODELS[name].module(num_items, config)

@@ -7,9 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from blin.data.dataset import Dataset
 from blin.errors import CheckpointError, ConfigError
-from blin.experiments.outcomes import finished_runs, outcome_of, runs_of
+from blin.experiments.outcomes import KnownRuns, epochs_of, finished_runs, outcome_of, runs_of
+from blin.experiments.points import Point
 from experiments.made_runs import make_run
+from trained import train_points
 
 RANKS = [1, 2, 30]
 EPOCH = {"epoch": 1, "losses": {}, "valid": {"HR@10": 0.1, "NDCG@10": 0.2}, "seconds": 2.5}
@@ -67,6 +70,25 @@ def test_a_run_that_is_damaged_is_not_finished(tmp_path: Path, file: str, conten
     run = made(tmp_path / "run")
     (run / file).write_text(content)
     assert outcome_of(run) is None
+
+
+def test_a_history_that_cannot_be_read_has_no_epochs(tmp_path: Path) -> None:
+    run = made(tmp_path / "run")
+    assert epochs_of(run) == 1
+    (run / "history.jsonl").write_bytes(b"\xff\n")
+    assert epochs_of(run) == 0
+
+
+def test_a_counted_model_that_was_not_tested_is_counted_anew(
+    small_dataset: Dataset, tmp_path: Path
+) -> None:
+    point = Point("popular", "popularity", {}, ())
+    (run,) = train_points([point], small_dataset, tmp_path)
+    (trial,) = point.trials(small_dataset)
+    known = KnownRuns(tmp_path, small_dataset)
+    assert known.find(trial) == (run, outcome_of(run))
+    (run / "eval" / "test.json").unlink()
+    assert known.find(trial) is None
 
 
 def test_the_runs_of_a_dataset_are_in_its_directory_and_nowhere_else(tmp_path: Path) -> None:

@@ -149,6 +149,13 @@ def test_so_are_they_for_every_loss_and_all_rows(
     check_all(module, batch, alike=rows == "apart" and module.config.kl_positions == "last")
 
 
+def test_positions_from_the_end_are_those_of_each_copy(small_dataset: Dataset) -> None:
+    module = build(small_dataset.num_items, **FORMS["from the end, silu"])
+    batch = training_batch(small_dataset, module, **ROWS["in one segment, cut"])
+    assert max(int(view.copies.max()) for view in batch.views) > 1
+    check_all(module, batch)
+
+
 @pytest.mark.parametrize("form", ["steps of a copy, one head", "no positions, no convolution"])
 def test_what_goes_on_from_its_state_is_the_formula_too(form: str) -> None:
     """Three items, one, then the rest; longer than the positions there are."""

@@ -26,10 +26,10 @@ pytestmark = pytest.mark.parametrize("name", LEARNED)
 
 
 def histories(module: Learned, rows: list[list[int]]) -> Batch:
-    ends = np.cumsum([len(row) for row in rows])
-    starts = ends - [len(row) for row in rows]
+    lengths = np.array([len(row) for row in rows], dtype=np.int64)
+    ends = np.cumsum(lengths)
     flat = np.array([item for row in rows for item in row], dtype=np.uint32)
-    return history_batch(flat, starts, ends, module.batch_spec)
+    return history_batch(flat, ends - lengths, ends, module.batch_spec)
 
 
 def padded(batch: Batch, width: int) -> Batch:
@@ -119,6 +119,13 @@ def test_padding_changes_nothing(name: str) -> None:
 def test_an_empty_history_has_finite_scores(name: str) -> None:
     module = module_of(name, V)
     assert torch.isfinite(module.score(histories(module, [[], [1]]))).all()
+
+
+def test_no_history_has_no_scores(name: str) -> None:
+    module = module_of(name, V)
+    nobody = histories(module, [])
+    assert module.score(nobody).shape == (0, V + 1)
+    assert module.score(nobody, torch.zeros(0, 3, dtype=torch.int64)).shape == (0, 3)
 
 
 def test_only_the_newest_items_matter(name: str) -> None:

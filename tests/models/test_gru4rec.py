@@ -79,6 +79,17 @@ def test_an_empty_batch_of_histories_has_the_state_of_an_empty_history(
     assert torch.equal(module.encode(nothing), bias.expand(*view.items.shape, -1))
 
 
+def test_the_recurrence_is_read_in_full_precision(small_dataset: Dataset) -> None:
+    module = model_of(small_dataset.num_items).float()
+    view = batch_of(small_dataset, module).views[0]
+    read = []
+    module.gru.register_forward_hook(lambda gru, inputs, output: read.append(output[0].data))
+    module.encode(view)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert module.encode(view).dtype == torch.bfloat16
+    assert torch.equal(read[0], read[1])
+
+
 def test_reading_on_is_reading_the_whole_history() -> None:
     module = model_of(12, num_layers=2)
     items = torch.randint(1, 13, (3, 20))

@@ -75,6 +75,15 @@ def test_states_loss_and_gradients_are_those_of_the_formula(
         torch.testing.assert_close(parameter.grad, weights[name].grad, msg=name)
 
 
+def test_reversed_positions_are_those_of_each_copy(small_dataset: Dataset) -> None:
+    model = model_of(small_dataset.num_items, positions="reversed")
+    view = batch_of(small_dataset, model, copies="attend").views[0]
+    assert int(view.copies.max()) > 1
+    real = view.segments > 0
+    expected = reference.states(view, weights_of(model), model.config)
+    torch.testing.assert_close(model.encode(view)[real], expected[real])
+
+
 def test_scores_are_those_of_the_formula() -> None:
     model = model_of(V)
     histories = [[3, 1, 4, 1, 5, 9, 2], [7], list(range(1, 13))]

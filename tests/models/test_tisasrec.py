@@ -57,6 +57,15 @@ def test_states_are_those_of_one_pair_after_the_other(
     torch.testing.assert_close(model.encode(view)[real], expected[real])
 
 
+def test_reversed_positions_are_those_of_each_copy(small_dataset: Dataset) -> None:
+    model = model_of(small_dataset.num_items, positions="reversed")
+    view = batch_of(small_dataset, model, copies="attend").views[0]
+    assert int(view.copies.max()) > 1
+    real = view.segments > 0
+    expected = reference.states(view, weights_of(model), model.config)
+    torch.testing.assert_close(model.encode(view)[real], expected[real])
+
+
 def test_the_loss_and_its_gradients_are_those_of_one_pair_after_the_other(
     small_dataset: Dataset,
 ) -> None:

@@ -9,18 +9,33 @@ from reference import attention as reference
 
 
 @st.composite
-def rows_of_segments(draw: st.DrawFn) -> list[int]:
-    """Segments one after the other, the newest numbered 1, with padding anywhere."""
-    sizes = draw(st.lists(st.integers(1, 4), max_size=5))
-    row = [len(sizes) - place for place, size in enumerate(sizes) for _ in range(size)]
+def rows_of_copies(draw: st.DrawFn) -> list[tuple[int, int]]:
+    """Segments and their copies one after the other, the newest numbered 1, padding anywhere."""
+    sizes = draw(st.lists(st.lists(st.integers(1, 4), min_size=1, max_size=3), max_size=4))
+    row = [
+        (len(sizes) - segment, len(copies) - copy)
+        for segment, copies in enumerate(sizes)
+        for copy, size in enumerate(copies)
+        for _ in range(size)
+    ]
     for _ in range(draw(st.integers(0, 5))):
-        row.insert(draw(st.integers(0, len(row))), 0)
-    return row or [0]
+        row.insert(draw(st.integers(0, len(row))), (0, 0))
+    return row or [(0, 0)]
 
 
-@given(row=rows_of_segments())
-def test_positions_from_the_end_are_counted(row: list[int]) -> None:
-    assert positions_from_end(torch.tensor([row]))[0].tolist() == reference.positions_from_end(row)
+@given(row=rows_of_copies())
+def test_positions_from_the_end_are_counted(row: list[tuple[int, int]]) -> None:
+    segments, copies = ([mark[part] for mark in row] for part in (0, 1))
+    found = positions_from_end(torch.tensor([segments]), torch.tensor([copies]))
+    assert found[0].tolist() == reference.positions_from_end(segments, copies)
+    alone = positions_from_end(torch.tensor([segments]))
+    assert alone[0].tolist() == reference.positions_from_end(segments, [1] * len(row))
+
+
+def test_each_copy_of_a_segment_is_counted_from_its_own_end() -> None:
+    segments = torch.tensor([[0, 2, 2, 2, 0, 2, 2, 2, 1, 1]])
+    copies = torch.tensor([[0, 2, 2, 2, 0, 1, 1, 1, 1, 1]])
+    assert positions_from_end(segments, copies).tolist() == [[0, 2, 1, 0, 0, 2, 1, 0, 1, 0]]
 
 
 def test_positions_from_the_end_of_several_rows() -> None:

@@ -74,10 +74,11 @@ def test_what_lies_between_the_copies_of_a_segment_is_not_counted() -> None:
     torch.testing.assert_close(found[:, :, kept], together)
 
 
-@pytest.mark.parametrize("spans", [(2, 8), (1, 2, 3, 8), (8,)], ids=str)
+@pytest.mark.parametrize("spans", [(2, 8), (1, 2, 4, 8), (8,)], ids=str)
 def test_it_is_that_of_one_head_of_one_position_after_the_other(spans: tuple[int, ...]) -> None:
     torch.manual_seed(1)
-    module = SpanAttention(8, spans).double()
+    module = SpanAttention(8, len(spans), 8, shortest=spans[0]).double()
+    assert module.spans == spans
     weights = {f"a.{name}": value for name, value in module.named_parameters()}
     x = drawn(3, 8, 8).requires_grad_()
     found = module(x, SEGMENTS)
@@ -98,7 +99,7 @@ def test_it_is_that_of_one_head_of_one_position_after_the_other(spans: tuple[int
 
 
 def test_the_gate_weighs_the_heads_of_each_position() -> None:
-    module = SpanAttention(8, (2, 8)).double()
+    module = SpanAttention(8, 2, 8, shortest=2).double()
     x = drawn(3, 8, 8)
     gates = module.gates(x)
     assert gates.shape == (3, 8, 2)
@@ -115,6 +116,6 @@ def test_the_gate_weighs_the_heads_of_each_position() -> None:
     assert not torch.equal(before[1, :2], after[1, :2])
 
 
-def test_as_many_spans_as_divide_the_width() -> None:
-    with pytest.raises(ValueError, match="spans: expected as many as divide dim 8, got 3"):
-        SpanAttention(8, (1, 2, 8))
+def test_the_heads_divide_the_width() -> None:
+    with pytest.raises(ValueError, match="num_heads: expected a divisor of dim 8, got 3"):
+        SpanAttention(8, 3, 8, shortest=1)

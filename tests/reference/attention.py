@@ -93,9 +93,10 @@ def convolution(
     return torch.stack(rows)
 
 
-def positions_from_end(segments: list[int]) -> list[int]:
-    """(N,) segments of one row to (N,)."""
+def positions_from_end(segments: list[int], copies: list[int]) -> list[int]:
+    """(N,) segments and copies of one row to (N,)."""
+    marks = list(zip(segments, copies, strict=True))
     return [
-        sum(later == own for later in segments[place + 1 :]) if own > 0 else 0
-        for place, own in enumerate(segments)
+        sum(later == own for later in marks[place + 1 :]) if own[0] > 0 else 0
+        for place, own in enumerate(marks)
     ]

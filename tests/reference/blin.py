@@ -79,7 +79,7 @@ def states(view: View, weights: Weights, config: BlinConfig) -> Tensor:
     for row, segments in enumerate(view.segments.tolist()):
         positions = view.positions[row].tolist()
         if config.positions == "reversed":
-            positions = positions_from_end(segments)
+            positions = positions_from_end(segments, view.copies[row].tolist())
         own = row_states(view.items[row].tolist(), positions, segments, weights, config)
         real = [place for place, segment in enumerate(segments) if segment > 0]
         found[row, real] = torch.stack([own[place] for place in real])

@@ -41,7 +41,7 @@ def states(view: View, weights: Weights, config: ESASRecConfig) -> Tensor:
     """(B, N, D), zeros on padding; positions count from the end."""
     found = torch.zeros(*view.items.shape, config.dim, dtype=torch.float64)
     for row, places in places_by_segment(view.segments):
-        counted = positions_from_end(view.segments[row].tolist())
+        counted = positions_from_end(view.segments[row].tolist(), view.copies[row].tolist())
         own = [
             weights["item_embedding.weight"][int(view.items[row, place])]
             + weights["position_embedding.weight"][counted[place]]

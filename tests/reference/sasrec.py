@@ -122,7 +122,7 @@ def states_by_segment(
     for row, places in places_by_segment(view.segments):
         positions = view.positions[row].tolist()
         if config.positions == "reversed":
-            positions = positions_from_end(view.segments[row].tolist())
+            positions = positions_from_end(view.segments[row].tolist(), view.copies[row].tolist())
         items = [int(view.items[row, place]) for place in places]
         own = states_of(items, [positions[place] for place in places])
         found[row, places] = torch.stack(list(own))

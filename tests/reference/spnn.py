@@ -104,7 +104,7 @@ def states(view: View, weights: Weights, config: SPNNConfig) -> Tensor:
     for row, places in places_by_segment(view.segments):
         positions = view.positions[row].tolist()
         if config.positions == "reversed":
-            positions = positions_from_end(view.segments[row].tolist())
+            positions = positions_from_end(view.segments[row].tolist(), view.copies[row].tolist())
         items = [int(view.items[row, place]) for place in places]
         times = list(range(len(places)))
         if view.times is not None:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from blin.batch import View
 from blin.models.tisasrec import TiSASRecConfig
+from reference.attention import positions_from_end
 from reference.sasrec import Weights, layer_norm, linear
 
 
@@ -86,7 +87,8 @@ def states(view: View, weights: Weights, config: TiSASRecConfig) -> Tensor:
                 for part in (view.items, view.positions, view.times)
             )
             if config.positions == "reversed":
-                positions = list(range(len(places)))[::-1]
+                copies = [int(view.copies[row, place]) for place in places]
+                positions = positions_from_end([segment] * len(places), copies)
             found = segment_states(items, positions, times, weights, config)
             for place, state in zip(places, found, strict=True):
                 rows[row, place] = state

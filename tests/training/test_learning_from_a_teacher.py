@@ -50,6 +50,12 @@ def teacher(small_dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) ->
     return trainer.train(small_dataset, settings=settings, runs_dir=runs, **HERE).run
 
 
+def student_settings(model: str, **changes: Any) -> dict[str, Any]:
+    """Those of :data:`STUDENT` that a model has, and changes."""
+    known = trainer.all_settings(model, {})
+    return {name: value for name, value in STUDENT.items() if name in known} | changes
+
+
 def distilled(
     dataset: Dataset,
     teacher: Path,
@@ -63,7 +69,7 @@ def distilled(
     return trainer.train(
         dataset,
         model=model,
-        settings={**STUDENT, **settings},
+        settings=student_settings(model, **settings),
         runs_dir=runs,
         distillation=Distillation.of(teacher, dataset, DistillationConfig(**(how or {}))),
         on_event=stop,
@@ -89,15 +95,32 @@ def stop_at(epoch: int, step: int) -> Callable[[Event], None]:
     return stop
 
 
+@pytest.mark.parametrize(
+    ("model", "settings"),
+    [
+        ("spnn", {}),
+        ("spnn", {"max_grad_norm": 0.05}),
+        ("bert4rec", {}),
+        ("caser", {}),
+        ("gru4rec", {}),
+        ("mstein", {}),
+    ],
+    ids=lambda value: value if isinstance(value, str) else ", ".join(value),
+)
 def test_a_weight_of_nothing_is_a_plain_training(
-    small_dataset: Dataset, teacher: Path, tmp_path: Path
+    small_dataset: Dataset, teacher: Path, tmp_path: Path, model: str, settings: dict[str, Any]
 ) -> None:
     plain = trainer.train(
-        small_dataset, model="spnn", settings=STUDENT, runs_dir=tmp_path, **HERE
+        small_dataset,
+        model=model,
+        settings=student_settings(model, **settings),
+        runs_dir=tmp_path,
+        **HERE,
     ).run
-    run = distilled(small_dataset, teacher, tmp_path, how={"distill_weight": 0.0})
+    how: dict[str, Any] = {"model": model, **settings}
+    run = distilled(small_dataset, teacher, tmp_path, how={"distill_weight": 0.0}, **how)
     assert_equal(weights_of(run), weights_of(plain))
-    taught = distilled(small_dataset, teacher, tmp_path)
+    taught = distilled(small_dataset, teacher, tmp_path, **how)
     assert any(
         not torch.equal(tensor, weights_of(taught)[name])
         for name, tensor in weights_of(plain).items()
@@ -332,6 +355,7 @@ def test_teachers_that_do_not_fit_are_refused(
     ("change", "message"),
     [
         ({"weights": None}, "distillation: expected 'weights', found none"),
+        ({"model": "blim"}, "distillation: expected a model blin knows, found 'blim'"),
         ({"layers": "3"}, "distillation: sizes of a teacher"),
         ({"layers": 0}, "distillation: sizes of a teacher"),
         ({"knowledge_dim": 0}, "distillation: knowledge_dim: expected at least 1"),

@@ -340,7 +340,7 @@ def test_a_run_that_failed_is_not_the_latest(small_dataset: Dataset, tmp_path: P
 
 @pytest.mark.parametrize(
     ("typical", "longest", "expected"),
-    [(3, 900, 50), (50, 900, 50), (51, 51, 100), (101, 101, 200), (500, 900, 200)],
+    [(3, 900, 50), (51, 900, 50), (52, 52, 100), (101, 101, 100), (102, 102, 200), (500, 900, 200)],
 )
 def test_the_length_fits_three_of_four_sequences(
     small_dataset: Dataset, typical: int, longest: int, expected: int

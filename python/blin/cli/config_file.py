@@ -18,7 +18,7 @@ else:
 
 BUILT_IN = Path(__file__).parent.parent / "configs"
 
-_TEXTS = ("model", "dataset", "dataset_path", "fingerprint")
+_TEXTS = ("model", "dataset", "dataset_path", "fingerprint", "times")
 _WRITER = ("format_version", "blin_version")
 _TABLES = ("settings", "distillation")
 _KEYS = (*_TEXTS, "threads", *_TABLES, *_WRITER)
@@ -41,6 +41,7 @@ class ConfigFile:
         dataset: what to train on, by name.
         dataset_path: where that was.
         fingerprint: of its sequences.
+        times: what tells the times that the run read; None where it read none.
         threads: how many the run had.
         distillation: what the run was distilled from, and how; None for a plain training.
     """
@@ -51,6 +52,7 @@ class ConfigFile:
     dataset: str | None = None
     dataset_path: str | None = None
     fingerprint: str | None = None
+    times: str | None = None
     threads: int | None = None
     distillation: Mapping[str, Any] | None = None
 

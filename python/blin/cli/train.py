@@ -236,6 +236,8 @@ def open_dataset_of(
     file: ConfigFile, *, data_dir: Path | None, output: Output, may_fetch: bool
 ) -> Dataset:
     """Opens the dataset that a configuration names: in ``data_dir``, or where the run had it."""
+    from blin.checkpoint import check_times
+
     name, path = file.dataset or "", file.dataset_path
     if data_dir is None and path is not None and (Path(path) / "dataset.json").exists():
         name = path
@@ -246,5 +248,6 @@ def open_dataset_of(
             f"{file.source}: expected the dataset it was written for, found other sequences in "
             f"{dataset.path}; to train on them all the same, add --dataset {file.dataset}"
         )
+    check_times(file.source, file.times, dataset)
     output.note(f"{file.source}: the dataset is {dataset.path}")
     return dataset

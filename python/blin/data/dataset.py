@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import zlib
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -71,6 +72,11 @@ class Dataset:
     def fingerprint(self) -> str:
         """The hash of the sequences and their split."""
         return str(self.metadata["fingerprint"])
+
+    @cached_property
+    def times_checksum(self) -> int | None:
+        """The CRC-32 of the times, of which the fingerprint knows nothing; None without times."""
+        return None if self.timestamps is None else zlib.crc32(self.timestamps.data)
 
     @property
     def num_users(self) -> int:

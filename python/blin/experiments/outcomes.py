@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from blin.checkpoint import read_run_config
+from blin.checkpoint import TIMES, has_times, read_run_config
 from blin.config import check_known
 from blin.data.dataset import Dataset
 from blin.errors import BlinError, CheckpointError, ConfigError
@@ -98,12 +98,14 @@ class TrainedRun(NamedTuple):
         model: a key of ``MODELS``.
         settings: all of them, with defaults for those that came after it; of a distilled run, what
             it learned from and how, too, so that it passes for no training of the others alone.
+        times: what tells the times that it read; None where it read none, or that is not known.
     """
 
     path: Path
     fingerprint: str
     model: str
     settings: dict[str, object]
+    times: object = None
 
 
 def trained_runs(runs_dir: Path, dataset: str) -> Iterator[TrainedRun]:
@@ -116,7 +118,8 @@ def trained_runs(runs_dir: Path, dataset: str) -> Iterator[TrainedRun]:
         with suppress(BlinError):
             config = read_run_config(run)
             settings = {**complete_settings(config), **told_of(config)}
-            yield TrainedRun(run, config["fingerprint"], config["model"], settings)
+            times = config.get(TIMES)
+            yield TrainedRun(run, config["fingerprint"], config["model"], settings, times)
 
 
 def finished_runs(runs_dir: Path, dataset: str) -> list[tuple[TrainedRun, Outcome]]:
@@ -141,25 +144,29 @@ class KnownRuns:
 
     Args:
         runs_dir: where runs live.
-        dataset: what they were trained on; runs of the same name on other sequences do not count.
+        dataset: what they were trained on; runs of the same name on other sequences, or that
+            read other times, do not count.
     """
 
     def __init__(self, runs_dir: Path, dataset: Dataset) -> None:
         self._runs: dict[str, list[Path]] = {}
         for run in trained_runs(runs_dir, dataset.name):
-            if run.fingerprint == dataset.fingerprint:
+            if run.fingerprint == dataset.fingerprint and has_times(dataset, run.times):
                 self._runs.setdefault(key_of(run.model, run.settings), []).append(run.path)
 
     def find(self, trial: Trial) -> tuple[Path, Outcome | None] | None:
         """Returns the run of a training and, if it is finished, what it came to.
 
-        Of several the first finished one, else the one that has come furthest.
+        Of several the first finished one, else the one that has come furthest. A model that learns
+        by counting cannot go on, so one that was not tested is none.
         """
         runs = self._runs.get(trial.key, [])
         for run in runs:
             if (outcome := outcome_of(run)) is not None:
                 return run, outcome
-        return (max(runs, key=epochs_of), None) if runs else None
+        if not runs or MODELS[trial.model].counted:
+            return None
+        return max(runs, key=epochs_of), None
 
 
 def complete_settings(config: Mapping[str, Any]) -> dict[str, object]:
@@ -176,5 +183,5 @@ def epochs_of(run: Path) -> int:
     """Returns how many epochs a run has finished."""
     try:
         return len((run / "history.jsonl").read_text(encoding="utf-8").splitlines())
-    except OSError:
+    except (OSError, ValueError):
         return 0

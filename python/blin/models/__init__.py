@@ -121,11 +121,13 @@ class Model(NamedTuple):
         module: built from the number of items and a config.
         config: its settings, a dataclass.
         defaults: settings, of the model and of its training, that differ from their usual default.
+        reads_times: whether what it learns depends on the times of the interactions.
     """
 
     module: type[nn.Module]
     config: type[Any]
     defaults: Mapping[str, object] = {}
+    reads_times: bool = False
 
     @property
     def counted(self) -> bool:
@@ -144,7 +146,7 @@ MODELS = {
     "gru4rec": Model(GRU4Rec, GRU4RecConfig),
     "caser": Model(Caser, CaserConfig, {"weight_decay": 1e-6}),
     "bert4rec": Model(BERT4Rec, BERT4RecConfig),
-    "tisasrec": Model(TiSASRec, TiSASRecConfig, {"weight_decay": 5e-5}),
+    "tisasrec": Model(TiSASRec, TiSASRecConfig, {"weight_decay": 5e-5}, reads_times=True),
     "linrec": Model(LinRec, LinRecConfig),
     "cl4srec": Model(CL4SRec, CL4SRecConfig),
     "ct4rec": Model(CT4Rec, CT4RecConfig),
@@ -152,9 +154,9 @@ MODELS = {
     "esasrec": Model(ESASRec, ESASRecConfig),
     "mqsa-ted": Model(MQSATED, MQSATEDConfig, {"weight_decay": 1e-4}),
     "blossomrec": Model(BlossomRec, BlossomRecConfig),
-    "spnn": Model(SPNN, SPNNConfig),
+    "spnn": Model(SPNN, SPNNConfig, reads_times=True),
     "popularity": Model(Popularity, PopularityConfig),
-    "recent-popularity": Model(RecentPopularity, RecentPopularityConfig),
+    "recent-popularity": Model(RecentPopularity, RecentPopularityConfig, reads_times=True),
     "markov": Model(Markov, MarkovConfig),
     "item-knn": Model(ItemKNN, ItemKNNConfig),
 }

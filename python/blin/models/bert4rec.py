@@ -166,6 +166,7 @@ class BERT4Rec(Encoder):
             items=torch.cat([view.items, mask], dim=1),
             segments=torch.cat([view.segments, view.segments[:, -1:].clamp(min=1)], dim=1),
             positions=torch.cat([view.positions, place], dim=1),
+            copies=torch.cat([view.copies, view.copies[:, -1:].clamp(min=1)], dim=1),
         )
 
 

@@ -9,6 +9,7 @@ that a recommendation needs, whoever it belongs to.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +31,8 @@ class CaserConfig(NextItemConfig):
         vertical: filters that mix the L items, each channel with itself.
         horizontal: filters of each height from 1 to L, over all channels.
     """
+
+    repeated: ClassVar[tuple[str, ...]] = ("window",)
 
     loss: str = "bce"
     num_negatives: int = 3
@@ -80,7 +83,7 @@ class Caser(NextItemModel):
         features = [self.vertical(images).flatten(1)]
         features += [conv(images).relu().amax(dim=2) for conv in self.horizontal]
         states = self.out(self.dropout(torch.cat(features, dim=1))).relu()
-        return states.view(*view.items.shape, -1)  # type: ignore[no-any-return]
+        return states.view(*view.items.shape, self.config.dim)  # type: ignore[no-any-return]
 
     def _images(self, view: View) -> Tensor:
         """Returns the embeddings of the L items up to each position, (B, N, D, L), oldest first."""

@@ -283,13 +283,18 @@ class Distilled(nn.Module):
     def _learn(self, batch: Batch) -> tuple[Losses, list[Tensor]]:
         """Returns the student's own loss of a batch and its features of the first view.
 
-        One pass gives both, where the loss asks for nothing but the states of the views.
+        One pass gives both, where the loss asks for nothing but the states of the views. A second
+        one leaves the random numbers where the first did: the next batch is that of the student
+        alone.
         """
         student = self.student
         if isinstance(student, Encoder) and student.learns_from_states:
             features = [features_of(student, view) for view in batch.views]
             return student.losses(batch, [each[-1] for each in features]), features[0]
-        return student(batch), features_of(student, batch.views[0])  # type: ignore[operator]
+        losses = student(batch)  # type: ignore[operator]
+        where = self.embeddings.weight.device
+        with torch.random.fork_rng(devices=[where] if where.type == "cuda" else []):
+            return losses, features_of(student, batch.views[0])
 
 
 def matching_layers(teacher: int, student: int) -> Sequence[int]:

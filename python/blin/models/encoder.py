@@ -9,6 +9,7 @@ from abc import abstractmethod
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -40,6 +41,8 @@ class EncoderConfig(NextItemConfig):
         ted_temperature: τ of TED.
         ted_inputs: what TED compares in a step: so many of the inputs, drawn; 0 for all.
     """
+
+    repeated: ClassVar[tuple[str, ...]] = ("num_blocks",)
 
     num_heads: int = 2
     num_blocks: int = 2
@@ -170,7 +173,7 @@ class Encoder(NextItemModel):
         """Returns the input of the first block, (B, N, D)."""
         positions = view.positions
         if self.config.positions == "reversed":
-            positions = positions_from_end(view.segments)
+            positions = positions_from_end(view.segments, view.copies)
         return self._embed(view.items, positions)
 
     def _embed(self, items: Tensor, positions: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ biases, a linear map back to the width of the embedding, and the dot product wit
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +29,8 @@ class GRU4RecConfig(NextItemConfig):
         hidden_dim: width of the recurrent unit.
         num_layers: recurrent units, each reading the one below.
     """
+
+    repeated: ClassVar[tuple[str, ...]] = ("num_layers",)
 
     hidden_dim: int = 128
     num_layers: int = 1
@@ -77,9 +80,11 @@ class GRU4Rec(NextItemModel):
         if rows.longest > 0:
             places, counts = rows.steps()
             steps = x.flatten(0, 1).index_select(0, places)
-            read, _ = self.gru(PackedSequence(steps, counts.cpu()))
+            # On a GPU autocast would read in fp16, also where bf16 is asked for.
+            with torch.autocast(x.device.type, enabled=False):
+                read, _ = self.gru(PackedSequence(steps, counts.cpu()))
             hidden = hidden.index_copy(0, places, read.data)
-        return self.out(hidden.view(*view.items.shape, -1))  # type: ignore[no-any-return]
+        return self.out(hidden.view(*view.items.shape, self.config.hidden_dim))  # type: ignore[no-any-return]
 
     def _embed(self, items: Tensor) -> Tensor:
         return self.embedding_dropout(self.item_embedding(items))  # type: ignore[no-any-return]

@@ -21,8 +21,8 @@ class MarkovConfig:
 class Markov(nn.Module):
     """Scores an item by how often it follows the last item of the history in training.
 
-    Items that follow it as often are told apart by their popularity, scaled to stay below a single
-    transition.
+    Items that never follow it are told apart by their popularity, scaled to stay below a single
+    transition; items that follow it as often are, too, where the rounding of the sum leaves it.
 
     Args:
         num_items: V.

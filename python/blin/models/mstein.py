@@ -9,6 +9,7 @@ attention weighs by them, items are scored by them, and the losses compare them.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -42,7 +43,10 @@ class MSteinConfig(ContrastConfig):
         num_negatives: K, the negatives of its own that each target competes with, none of them in
             the user's training sequence.
         pvn_weight: weight of the triangle of state, target and negative.
+        repeated: settings that say how many there are of a part with weights of its own.
     """
+
+    repeated: ClassVar[tuple[str, ...]] = ("num_blocks",)
 
     dim: int = 64
     num_heads: int = 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor, nn
 
@@ -21,7 +22,10 @@ class NextItemConfig(ObjectiveConfig):
         dim: width D of embeddings and states.
         max_len: longest history the model sees, N.
         dropout: probability of dropping a unit.
+        repeated: settings that say how many there are of a part with weights of its own.
     """
+
+    repeated: ClassVar[tuple[str, ...]] = ()
 
     dim: int = 64
     max_len: int = 50

@@ -67,8 +67,8 @@ class RecentPopularity(nn.Module):
 
     Recent is a stretch of time that ends with the newest training interaction of anybody, as in
     the RecentPop of Ji et al., *A Re-visit of the Popularity Baseline in Recommender Systems*
-    (SIGIR 2020). Items with as many are told apart by all their interactions, scaled to stay below
-    a single recent one.
+    (SIGIR 2020). Items without any are told apart by all their interactions, scaled to stay below a
+    single recent one; items with as many are, too, where the rounding of the sum leaves these.
 
     Args:
         num_items: V.
@@ -115,7 +115,8 @@ def item_counts(items: Tensor, *, num_items: int) -> Tensor:
 def popularity_shares(items: Tensor, *, num_items: int) -> Tensor:
     """Returns each item's share of the interactions, (V + 1,); even an only item's is below 1.
 
-    What counting leaves undecided is decided by these, scaled to stay below the least count.
+    These stay below the least count, and decide what counting leaves undecided, as far as they are
+    not lost in the rounding of a larger one.
     """
     return item_counts(items, num_items=num_items) / (len(items) + 1)
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from blin.batch import BatchSpec, View
 from blin.config import check_at_least, check_one_of
 from blin.models.encoder import Encoder, EncoderConfig
-from blin.nn.attention.spans import SpanAttention, spans_of
+from blin.nn.attention.spans import SpanAttention
 from blin.nn.embedding import positions_from_end
 from blin.nn.feed_forward import ACTIVATIONS, FeedForward
 from blin.nn.gaps import NUM_GAPS, log_gaps
@@ -71,9 +71,8 @@ class SPNN(Encoder):
     def _block(self) -> Block:
         config = self.config
         dim = config.dim
-        spans = spans_of(config.num_heads, config.max_len, shortest=config.shortest_span)
         return Block(
-            SpanAttention(dim, spans),
+            SpanAttention(dim, config.num_heads, config.max_len, shortest=config.shortest_span),
             FeedForward(dim, config.hidden_dim or 4 * dim, activation=config.activation),
             dim=dim,
             dropout=config.dropout,
@@ -98,7 +97,7 @@ class SPNN(Encoder):
         if self.position_embedding is not None:
             positions = view.positions
             if self.config.positions == "reversed":
-                positions = positions_from_end(view.segments)
+                positions = positions_from_end(view.segments, view.copies)
             x = x + self.position_embedding(positions)
         x = x + self.gap_embedding(log_gaps(view.times, view.segments))
         return self.embedding_dropout(self.embedding_norm(x))  # type: ignore[no-any-return]

@@ -98,7 +98,7 @@ class TiSASRec(Encoder):
         """
         positions = view.positions
         if self.config.positions == "reversed":
-            positions = positions_from_end(view.segments)
+            positions = positions_from_end(view.segments, view.copies)
         times = view.times
         if times is None:
             places = torch.arange(view.items.shape[1], device=view.items.device)

@@ -67,18 +67,24 @@ class PositionEmbedding(nn.Embedding):
         return super().forward(positions.clamp(max=self.num_embeddings - 1))
 
 
-def positions_from_end(segments: Tensor) -> Tensor:
-    """Returns how many later positions share the segment, (B, N) to (B, N): 0 for the newest.
+def positions_from_end(segments: Tensor, copies: Tensor | None = None) -> Tensor:
+    """Returns how many later positions share segment and copy, (B, N): 0 for the newest.
 
-    The positions of a segment follow one another, with nothing but padding (0) between them, which
-    is 0 too.
+    The positions of a copy follow one another, with nothing but padding (0) between them, which is
+    0 too.
+
+    Args:
+        segments: (B, N).
+        copies: (B, N); None where no segment holds two.
     """
-    flipped = segments.flip(1)
-    real = flipped > 0
-    places = torch.arange(1, flipped.shape[1] + 1, device=flipped.device)
+    flipped = [part.flip(1) for part in (segments, copies) if part is not None]
+    real = flipped[0] > 0
+    places = torch.arange(1, real.shape[1] + 1, device=real.device)
     latest = torch.where(real, places, 0).cummax(dim=1).values  # 0 before the first real one
     later = nn.functional.pad(latest, (1, 0))[:, :-1]
-    neighbour = nn.functional.pad(flipped, (1, 0)).gather(1, later)
+    ends = torch.zeros_like(real)
+    for part in flipped:
+        ends |= nn.functional.pad(part, (1, 0)).gather(1, later) != part
     count = real.cumsum(dim=1)
-    newest = torch.where(real & (neighbour != flipped), count, 0).cummax(dim=1).values
+    newest = torch.where(real & ends, count, 0).cummax(dim=1).values
     return torch.where(real, count - newest, 0).flip(1)

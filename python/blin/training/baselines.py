@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import zlib
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict
@@ -89,13 +88,11 @@ def _measure(
 
 def _key(dataset: Dataset, protocol: Mapping[str, object]) -> dict[str, object]:
     """Returns all that the metrics depend on, as JSON gives it back."""
-    # The fingerprint does not cover the times.
-    times = None if dataset.timestamps is None else zlib.crc32(dataset.timestamps.data)
     return {
         "format_version": FORMAT_VERSION,
         "blin": version("blin-rec"),
         "protocol": dict(protocol),
-        "times": times,
+        "times": dataset.times_checksum,
         "settings": {name: asdict(MODELS[name].config()) for name in BASELINES},
     }
 

@@ -13,13 +13,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from blin.checkpoint import WEIGHTS_FILE, TrainedModel, load_run
+from blin.checkpoint import TIMES, WEIGHTS_FILE, TrainedModel, check_times, load_run, times_read
 from blin.config import build, check_known
 from blin.data.dataset import Dataset
 from blin.data.loader import history_batch
 from blin.data.windows import Windows, windows
 from blin.errors import BlinError, CheckpointError, ConfigError, reason_of
-from blin.models import Learned
+from blin.models import MODELS, Learned
 from blin.models.distillation import (
     DistillationConfig,
     Distilled,
@@ -85,6 +85,7 @@ class Distillation:
                 f"{teacher}: expected a teacher that was trained on {dataset.path}, found one of "
                 f"other sequences, {run.config['dataset_path']}"
             )
+        check_times(teacher, run.config.get(TIMES), dataset)
         return cls(
             teacher.resolve(),
             name,
@@ -112,6 +113,8 @@ class Distillation:
         try:
             rest = dict(table)
             teacher, model, weights = (str(rest.pop(key)) for key in _TEXTS)
+            if model not in MODELS:
+                raise ValueError(f"expected a model blin knows, found {model!r:.100}")
             shape = TeacherShape(*(rest.pop(key) for key in TeacherShape._fields))
             if not all(type(size) is int and 1 <= size < 1 << 24 for size in shape):
                 raise ValueError(f"sizes of a teacher: {tuple(shape)}")
@@ -173,20 +176,27 @@ class Distillation:
         """
         if not file.exists():
             found = self.knowledge(dataset, device=device)
-            about = {"fingerprint": dataset.fingerprint, "weights": self.weights}
-            write_tensors(file, {"features": found.features, "items": found.items}, about)
+            tensors = {"features": found.features, "items": found.items}
+            write_tensors(file, tensors, self._about(dataset))
         try:
             return self._read(file, dataset)
         except CheckpointError as cause:
             raise CheckpointError(f"{cause}: delete it, and it is computed again") from cause
 
+    def _about(self, dataset: Dataset) -> dict[str, str]:
+        """Returns all that the features depend on."""
+        times = times_read(dataset, self.model)
+        return {"fingerprint": dataset.fingerprint, **times, "weights": self.weights}
+
     def _read(self, file: Path, dataset: Dataset) -> Knowledge:
         header = read_header(file)
-        for name, expected in (("fingerprint", dataset.fingerprint), ("weights", self.weights)):
-            if header.about.get(name) != expected:
+        for name, expected in self._about(dataset).items():
+            # What an older version wrote tells no times.
+            found = header.about.get(name, expected if name == TIMES else None)
+            if found != expected:
                 raise CheckpointError(
                     f"{file}: it is of another teacher: expected {name} {expected}, found "
-                    f"{header.about.get(name)!s:.100}"
+                    f"{found!s:.100}"
                 )
         shifts, steps = _shifts(dataset)
         layers, dim, item_dim = self.shape

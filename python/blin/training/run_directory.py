@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import tomli_w
 import torch
 
-from blin.checkpoint import TrainedModel
+from blin.checkpoint import TrainedModel, times_read
 from blin.data.dataset import Dataset
 from blin.errors import BlinError, CheckpointError, reason_of
 from blin.files import (
@@ -43,7 +43,7 @@ def create_run(
     *,
     label: str,
     fill: Callable[[Path], T],
-    tables: Mapping[str, object] | None = None,
+    more: Mapping[str, object] | None = None,
 ) -> tuple[Path, T]:
     """Makes a run directory out of sight, has it filled, and gives it a name.
 
@@ -54,7 +54,7 @@ def create_run(
         settings: all of them.
         label: the end of the name.
         fill: writes into the directory, in which ``model`` and ``eval`` are there and empty.
-        tables: what ``config.toml`` has beside the settings.
+        more: what else ``config.toml`` has.
 
     Returns:
         The run, and what ``fill`` returned.
@@ -74,9 +74,10 @@ def create_run(
             "dataset": dataset.name,
             "dataset_path": str(dataset.path.resolve()),
             "fingerprint": dataset.fingerprint,
+            **times_read(dataset, trained.name),
             "threads": torch.get_num_threads(),
             "settings": settings,
-            **(tables or {}),
+            **(more or {}),
         }
         write_config(new, config)
         _write_environment(new, _environment(trained.device))

@@ -26,6 +26,7 @@ from blin.checkpoint import (
     outline,
     read_run_config,
     resolve_device,
+    times_read,
 )
 from blin.config import build, check_known
 from blin.data.dataset import Dataset
@@ -359,7 +360,8 @@ def _identity(
     free = ("epochs", "patience")
     kept = {name: value for name, value in settings.items() if name not in free}
     taught = {} if distillation is None else {TABLE: distillation.identity}
-    return {"model": model, "fingerprint": dataset.fingerprint, **kept, **taught}
+    times = times_read(dataset, model, *([] if distillation is None else [distillation.model]))
+    return {"model": model, "fingerprint": dataset.fingerprint, **times, **kept, **taught}
 
 
 def setting_classes(model: str) -> tuple[type, ...]:
@@ -377,7 +379,8 @@ def setting_classes(model: str) -> tuple[type, ...]:
 
 def fitting_max_len(dataset: Dataset) -> int:
     """Returns the shortest of 50, 100 and 200 that holds three of four training sequences whole."""
-    typical = np.quantile(dataset.splits[:, 0], 0.75)
+    # The last item of a sequence is a target only.
+    typical = np.quantile(dataset.splits[:, 0], 0.75) - 1
     return next((length for length in (50, 100) if typical <= length), 200)
 
 
@@ -458,9 +461,11 @@ class Trainer:
             self.trained.save_description(new / "model")
             return lock(new / LOCK_FILE, what=str(new))
 
-        label, tables = self.trained.name, {}
+        label, more = self.trained.name, dict[str, object]()
         if self.distillation is not None:
-            label, tables = f"{label}-distilled", {TABLE: self.distillation.table}
+            label = f"{label}-distilled"
+            more.update(times_read(self.dataset, self.distillation.model))
+            more[TABLE] = self.distillation.table
         self.run, held = create_run(
             runs_dir,
             self.dataset,
@@ -468,7 +473,7 @@ class Trainer:
             self.settings,
             label=f"{label}-s{self.config.seed}",
             fill=fill,
-            tables=tables,
+            more=more,
         )
         return held
 
@@ -617,7 +622,11 @@ class Trainer:
         self.scaler.scale(losses.total).backward()  # type: ignore[no-untyped-call]
         if config.max_grad_norm > 0:
             self.scaler.unscale_(self.optimizer)
-            nn.utils.clip_grad_norm_(self.module.parameters(), config.max_grad_norm)
+            model = dict.fromkeys(self.trained.module.parameters())
+            others = [each for each in self.module.parameters() if each not in model]
+            # Apart, so that what a student learns by has no part in its steps.
+            for parameters in (model, others):
+                nn.utils.clip_grad_norm_(parameters, config.max_grad_norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         values = {name: float(value) for name, value in losses.parts.items()}

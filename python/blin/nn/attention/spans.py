@@ -70,26 +70,35 @@ class SpanAttention(nn.Module):
 
     Args:
         dim: width D of the input and the output.
-        spans: how many of the newest positions each of the H heads sees; H divides ``dim``.
+        num_heads: H; divides ``dim``.
+        max_len: the longest span, as for :func:`spans_of`.
+        shortest: the shortest one.
     """
 
-    def __init__(self, dim: int, spans: Sequence[int]) -> None:
+    def __init__(self, dim: int, num_heads: int, max_len: int, *, shortest: int) -> None:
         super().__init__()
-        if dim % len(spans) != 0:
-            raise ValueError(f"spans: expected as many as divide dim {dim}, got {len(spans)}")
-        self.spans = tuple(spans)
+        if dim % num_heads != 0:
+            raise ValueError(f"num_heads: expected a divisor of dim {dim}, got {num_heads}")
+        self.num_heads = num_heads
+        self.max_len = max_len
+        self.shortest = shortest
         self.qkv = nn.Linear(dim, 3 * dim)
-        self.gate = nn.Linear(dim, len(spans))
+        self.gate = nn.Linear(dim, num_heads)
         self.out = nn.Linear(dim, dim)
+
+    @property
+    def spans(self) -> tuple[int, ...]:
+        """How many of the newest positions each head sees."""
+        return spans_of(self.num_heads, self.max_len, shortest=self.shortest)
 
     def gates(self, x: Tensor) -> Tensor:
         """Maps (B, N, D) inputs to the weights of the heads, (B, N, H), whose mean is 1."""
-        return len(self.spans) * self.gate(x).softmax(-1)  # type: ignore[no-any-return]
+        return self.num_heads * self.gate(x).softmax(-1)  # type: ignore[no-any-return]
 
     def forward(self, x: Tensor, segments: Tensor) -> Tensor:
         """Maps (B, N, D) inputs with (B, N) segments to (B, N, D)."""
         parts = self.qkv(x).chunk(3, dim=-1)
-        queries, keys, values = (split_heads(part, len(self.spans)) for part in parts)
+        queries, keys, values = (split_heads(part, self.num_heads) for part in parts)
         heads = span_attention(queries, keys, values, segments, spans=self.spans)
         gates = self.gates(x).transpose(1, 2).unsqueeze(-1)  # (B, H, N, 1)
         return self.out(merge_heads(heads * gates))  # type: ignore[no-any-return]
