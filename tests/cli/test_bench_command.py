@@ -16,6 +16,7 @@ SMALL = ("--batch-size", 4, "--items", 9, "--users", 10, "--device", "cpu", "--t
 
 
 def test_costs_are_told_case_by_case(blin: Blin) -> None:
+    Path("statistics.py").write_text("raise ImportError")  # nobody asked for the one that lies here
     arguments = ("--models", "blin", "--lengths", "5", "--steps", 1, "--set", "dim=4")
     told = blin("bench", *arguments, *SMALL, "--json", "--out", "cost.svg")
     assert told.exit_code == 0, told.stderr

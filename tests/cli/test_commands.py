@@ -16,6 +16,7 @@ import torch
 from click.testing import Result
 
 from blin.data.catalog import DATASETS
+from blin.evaluation import evaluator
 from cli.conftest import Blin
 
 
@@ -266,6 +267,24 @@ def test_evaluate_cuts_histories_to_several_lengths(blin: Blin) -> None:
     assert names == [
         f"{name}[uniform-9,last-{last}]" for last in (1, 3) for name in ("HR@5", "NDCG@5", "MRR")
     ]
+
+
+def test_an_evaluation_of_weights_that_were_replaced_is_refused(
+    blin: Blin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = Path("runs/latest/model/model.safetensors").resolve()
+    found = evaluator.evaluate
+
+    def evaluate(*given: Any, **options: Any) -> Any:
+        weights.with_name("new").write_bytes(weights.read_bytes())
+        weights.with_name("new").replace(weights)
+        return found(*given, **options)
+
+    monkeypatch.setattr(evaluator, "evaluate", evaluate)
+    result = blin("evaluate", "--last", 1)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "its training has found a better epoch meanwhile: evaluate again" in result.stderr
+    assert not list(Path("runs/latest/eval").glob("*last*"))
 
 
 @pytest.mark.parametrize("last", ["0", "-2", "three", "1.5", "2,0", "2147483648"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from blin.cli.config_file import built_in_configs
@@ -12,6 +13,7 @@ from blin.cli.output import Output
 from blin.cli.paper_tables import show_counts
 from blin.cli.reproduce import BUDGET, config_for, settings_for
 from blin.data.dataset import load_dataset
+from blin.data.prepare import preprocess
 from blin.errors import ConfigError
 from blin.experiments import bench, published, reproduction, side_by_side
 from blin.experiments.ablation import ABLATIONS
@@ -224,6 +226,19 @@ def test_counts_stand_beside_the_papers(capsys: pytest.CaptureFixture[str]) -> N
     assert ["users", "35,958", "35,598"] in lines
     assert ["sparsity", "99.95", "%"] in lines
     assert shown.err.strip() == f"The paper's: {told['check']}."
+
+
+def test_what_counts_by_time_is_left_out_where_there_is_none(tmp_path: Path) -> None:
+    table = pa.table(
+        {"user": [f"u{n // 5}" for n in range(50)], "item": [n % 5 for n in range(50)]}
+    )
+    dataset = load_dataset(preprocess(table, data_dir=tmp_path, name="untimed").path)
+    points = [Point(name, name, {}, (0,)) for name in ("popularity", "recent-popularity")]
+    found, refused = forecast_points(points, dataset, tmp_path, device="cpu", threads=1)
+    assert [each.point for each in found] == ["popularity"]
+    assert refused == {
+        "recent-popularity": f"{dataset.path}: expected interactions with times, found none"
+    }
 
 
 def test_what_is_finished_takes_no_time_and_what_cannot_be_trained_is_left_out(

@@ -99,7 +99,15 @@ def test_a_case_is_measured_here(tmp_path):
     assert found.parameters == sum(each.numel() for each in model_of("blin").parameters())
     # Two blocks, two views.
     assert found.shapes == ((4, 6, 8),) * 4
-    assert (found.device, found.threads) == ("cpu", 1)
+    assert (found.device, found.threads, found.rows) == ("cpu", 1, 1)
+
+
+def test_each_prefix_is_a_row_where_a_model_learns_from_them(tmp_path):
+    work = replace(WORK, settings={"dim": 8, "loss_positions": "last"})
+    found = run_case(Case("blin", "softmax", 6), bench._histories(tmp_path, 6, work), work)
+    assert found.rows == 6
+    # 12 histories of 6 prefixes, 4 a step.
+    assert epoch_seconds(found, work) == pytest.approx(18 * found.step)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
@@ -207,9 +215,8 @@ def test_what_cannot_be_measured_is_refused_before(models, lengths, changes, mes
 
 
 def test_epochs_are_scaled_from_the_median_step():
-    assert WORK.steps_per_epoch == 3
-    assert replace(WORK, users=13).steps_per_epoch == 4
     assert epoch_seconds(COST, WORK) == pytest.approx(3 * 0.2)
+    assert epoch_seconds(COST, replace(WORK, users=13)) == pytest.approx(4 * 0.2)
     assert COST.taken == 6_000_000
 
 

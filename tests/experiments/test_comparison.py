@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from statistics import mean
+from typing import Any
 
 import pytest
 
 from blin.data.dataset import Dataset
-from blin.errors import CheckpointError
+from blin.errors import BlinError, CheckpointError
+from blin.experiments import comparison
 from blin.experiments.comparison import (
     best_of,
     best_of_each_model,
     compare_with_first,
     finished_rows,
+    measured_ranks,
     rank,
 )
 from blin.experiments.points import Point
@@ -106,6 +111,45 @@ def test_rows_are_compared_by_the_means_over_their_seeds(rows: list[Row]) -> Non
     assert best_of(ranked, "NDCG@10", level=1.0, resamples=199) == best.name
     assert best_of(ranked, "NDCG@10", level=1e-9, resamples=199) is None
     assert best_of(ranked[:1], "NDCG@10", level=1.0, resamples=199) is None
+
+
+def test_ranks_of_weights_that_were_replaced_meanwhile_are_not_kept(
+    rows: list[Row], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = next(iter(rows[0].outcomes.values())).run
+    before = sorted((run / "eval").iterdir())
+
+    def evaluate(*given: Any, **options: Any) -> Any:
+        weights = run / "model" / "model.safetensors"
+        shutil.copy(weights, run / "new")
+        (run / "new").replace(weights)
+        return found(*given, **options)
+
+    found: Callable[..., Any] = comparison.evaluate
+    monkeypatch.setattr(comparison, "evaluate", evaluate)
+    with pytest.raises(BlinError, match="found a better epoch meanwhile: evaluate again"):
+        measured_ranks(run, negatives=7, device="cpu")
+    assert sorted((run / "eval").iterdir()) == before
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["said", "by-file"])
+def test_the_newest_run_is_the_one_that_was_begun_last(
+    runs: Path, tmp_path: Path, known: bool
+) -> None:
+    shutil.copytree(runs, tmp_path / "runs", symlinks=True)
+    for file in sorted((tmp_path / "runs" / "small").glob("*/config.toml")):
+        environment = file.with_name("environment.json")
+        begun, touched = "2026-01-01T00:00:00+00:00", 1_700_000_000
+        name = file.parent.name
+        if "dim = 24\n" in file.read_text():
+            file.write_text(file.read_text().replace('"sha256:', '"sha256:0'))
+            begun, name = "2020-01-01T00:00:00+00:00", "z"
+            touched += 1 if known else -1
+        environment.write_text(json.dumps({"started": begun} if known else {}))
+        os.utime(file, (touched, touched))
+        file.parent.rename(file.parent.with_name(name))
+    rows, left_out = finished_rows(tmp_path / "runs", "small")
+    assert (len(rows), left_out) == (2, 1)
 
 
 def test_runs_on_other_sequences_are_left_out(runs: Path, tmp_path: Path) -> None:

@@ -93,6 +93,7 @@ def test_a_seed_that_was_trained_twice_counts_once(tmp_path):
     (report,) = gather(paths, resamples=199)
     (row,) = seeds_of(report.tables[0])
     assert row.intervals["HR@10"] == Interval.of([0.5, 0.75], 0.95)
+    assert (row.seeds, len(row.runs)) == (2, 3)
 
 
 def test_settings_are_told_that_are_no_defaults_where_runs_are_not_alike(tmp_path):
@@ -116,11 +117,13 @@ def test_a_sweep_is_of_runs_that_differ_in_the_weight_alone(tmp_path):
         make_run(tmp_path / "b", [1, 1], kl_weight=0.0, model="blin-bkl"),
         make_run(tmp_path / "c", [20, 20], kl_weight=1.0, seed=1),
         make_run(tmp_path / "d", [1, 1], kl_weight=2.0, dim=8),
+        make_run(tmp_path / "e", [1, 1], kl_weight=1.0, seed=1),
     ]
     (report,) = gather(paths, resamples=199)
     (sweep,) = sweeps_of(report.tables[0], "HR@10")
+    # E is of the seed of C.
     assert sweep.values == {0.0: [1.0], 1.0: [0.5, 0.0]}
-    assert [run.letter for run in sweep.runs] == ["A", "B", "C"]
+    assert [run.letter for run in sweep.runs] == ["A", "B", "C", "E"]
     assert sweeps_of(report.tables[0], "HR@99") == []
 
 

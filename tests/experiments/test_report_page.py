@@ -110,6 +110,13 @@ def test_passports_that_look_alike_are_named_by_what_differs(tmp_path):
     assert "<h3>Test items, full ranking, ties random</h3>" in content
 
 
+@pytest.mark.usefixtures("undrawn")
+def test_a_seed_that_was_trained_twice_is_told_once(tmp_path):
+    paths = [make_run(tmp_path / f"{n}", [1, 9], seed=seed) for n, seed in enumerate((0, 0, 1))]
+    content = page(gather(paths, resamples=199))
+    assert re.search(r">A, B, C</t[dh]><td[^>]*>blin</td><td[^>]*>2</td>", content)
+
+
 def test_the_same_runs_give_the_same_bytes(tmp_path):
     paths = made(tmp_path)[1:3]
     assert page(gather(paths, resamples=199)) == page(gather(paths, resamples=199))

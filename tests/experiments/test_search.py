@@ -10,6 +10,7 @@ pytest.importorskip("optuna")
 
 from blin.data.dataset import Dataset
 from blin.errors import BlinError, ConfigError
+from blin.experiments import search as searching
 from blin.experiments.outcomes import Outcome
 from blin.experiments.points import Range
 from blin.experiments.results import Results
@@ -84,19 +85,42 @@ def test_a_point_of_which_a_training_fails_is_not_chosen_by(
         assert again.next() is not None and again.next() is None
 
 
-def test_values_that_do_not_go_together_cost_a_point(
+def test_values_that_do_not_go_together_are_no_point(
     small_dataset: Dataset, tmp_path: Path
 ) -> None:
-    results = Results()
     space = {"dim": [9, 16], "num_heads": [2, 3]}
+    for points in (12, 12, 14):
+        results = Results()
+        with search_in(
+            tmp_path,
+            small_dataset,
+            points=points,
+            space=space,
+            base={},
+            seeds=(0,),
+            results=results,
+        ) as search:
+            while (trial := search.next()) is not None:
+                assert int(str(trial.settings["dim"])) % int(str(trial.settings["num_heads"])) == 0
+                search.ended(trial, outcome(0.1))
+        assert (len(results.points), results.failures) == (points, {})
+    last = results.points[-1].name
+    assert int(last.partition(":")[0]) >= points, "there was nothing to refuse"
+
+
+def test_a_search_ends_where_no_values_go_together(
+    small_dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(searching, "_MOST_REFUSED", 5)
+    results, space = Results(), {"dim": [9, 15], "num_heads": [2, 4]}
     with search_in(
-        tmp_path, small_dataset, points=12, space=space, base={}, seeds=(0,), results=results
+        tmp_path, small_dataset, points=3, space=space, base={}, results=results
     ) as search:
-        while (trial := search.next()) is not None:
-            assert int(str(trial.settings["dim"])) % int(str(trial.settings["num_heads"])) == 0
-            search.ended(trial, outcome(0.1))
-    assert len(results.points) + len(results.failures) == 12
-    assert results.failures and all("divisor" in why for why in results.failures.values())
+        assert search.next() is None and search.next() is None
+    assert results.points == []
+    why = results.failures["the search"]
+    assert why.startswith("none of 5 points in a row can be trained; the last: ")
+    assert "divisor" in why
 
 
 def test_another_search_is_not_gone_on_with(small_dataset: Dataset, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import subprocess
@@ -9,13 +10,14 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import pytest
 
 from blin.data.dataset import Dataset
 from blin.experiments import side_by_side
-from blin.experiments.outcomes import KnownRuns, outcome_of
+from blin.experiments.outcomes import KnownRuns, Outcome, outcome_of
 from blin.experiments.points import Trial
 from blin.experiments.side_by_side import Change, InOrder, Place, train_side_by_side
 from blin.training import trainer
@@ -68,7 +70,8 @@ def test_ctrl_c_saves_all_and_two_at_once_go_on_to_what_each_comes_to_alone(
 
     def also(change: Change) -> None:
         states.append(f"{change.trial.point}: {change.state}")
-        if change.state == "begins":
+        # A signal that comes before the first step finds nothing to be saved.
+        if change.state == "step" and states.count("a: step") == 1:
             os.kill(os.getpid(), signal.SIGINT)
 
     with pytest.raises(KeyboardInterrupt):
@@ -111,6 +114,7 @@ dropout = told["settings"]["dropout"]
 def say(**what): print(json.dumps(what), flush=True)
 say(about="started", run="x", epoch=0, epochs=1)
 if dropout == 0.1: say(about="failed", reason="out of luck"); sys.exit(1)
+if dropout == 0.15: say(about="stopped"); sys.exit(1)
 if dropout == 0.2: os.kill(os.getpid(), signal.SIGKILL)
 if dropout == 0.3: print("boom", file=sys.stderr); sys.exit(5)
 if dropout == 0.4: say(about="finished", run="nowhere"); sys.exit(0)
@@ -149,6 +153,43 @@ def test_what_fails_is_named_and_stops_no_other(small_dataset: Dataset, tmp_path
     }
     assert [file.name for file in place.logs.iterdir()] == ["0.3__seed_0.log"]
     assert (place.logs / "0.3__seed_0.log").read_text() == "boom\n"
+
+
+@pytest.mark.usefixtures("acting")
+def test_what_somebody_else_stops_is_named_and_has_not_ended(
+    small_dataset: Dataset, tmp_path: Path
+) -> None:
+    ended: list[str] = []
+
+    class Heard(InOrder):
+        def ended(self, trial: Trial, outcome: Outcome | None) -> None:
+            ended.append(trial.point)
+
+    schedule = Heard(
+        [
+            trial_of(small_dataset, "stopped", dropout=0.15),
+            trial_of(small_dataset, "unlucky", dropout=0.1),
+        ]
+    )
+    changes: list[Change] = []
+    place = place_of(small_dataset, tmp_path)
+    train_side_by_side(schedule, place, jobs=1, on_change=changes.append)
+    assert [(each.trial.point, each.reason) for each in changes if each.state == "failed"] == [
+        ("stopped", "its process was stopped; the same command goes on"),
+        ("unlucky", "out of luck"),
+    ]
+    assert ended == ["unlucky"]
+
+
+def test_what_a_library_prints_is_not_listened_to() -> None:
+    news: SimpleQueue[Any] = SimpleQueue()
+    job: Any = object()
+    said = io.BytesIO(b'hello\n\xff\n[1]\n{}\n{"about": "stopped"}\n' + b"[" * 100_000)
+    side_by_side._Job._listen(job, said, news)
+    assert [news.get() for _ in range(news.qsize())] == [
+        (job, {"about": "stopped"}),
+        (job, None),
+    ]
 
 
 @pytest.mark.usefixtures("acting")

@@ -390,13 +390,19 @@ def _text(file: Path) -> str:
 
 def directory(name: str, path: Path, option: str, *, enough_to_read: bool = False) -> Check:
     """Looks at whether a directory is there or can be made, can be written to, and has room."""
-    there = path.exists()
-    nearest = next(
-        parent for parent in (path.absolute(), *path.absolute().parents) if parent.exists()
-    )
     elsewhere = f"choose another with {option}"
-    details: dict[str, object] = {"path": str(path), "exists": there}
-    if not nearest.is_dir():
+    details: dict[str, object] = {"path": str(path)}
+    try:
+        there = path.exists()
+        nearest = next(
+            parent for parent in (path.absolute(), *path.absolute().parents) if parent.exists()
+        )
+        is_directory = nearest.is_dir()
+    except OSError as error:
+        shown = f"{path} cannot be looked at: {error.strerror or error}"
+        return Check(name, BROKEN, shown, elsewhere, details)
+    details["exists"] = there
+    if not is_directory:
         return Check(name, BROKEN, f"{nearest} is no directory", elsewhere, details)
     try:
         with tempfile.TemporaryFile(dir=nearest):

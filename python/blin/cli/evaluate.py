@@ -114,8 +114,11 @@ def evaluate(
         raise click.UsageError("--sampling is of drawn items: give --negatives NUMBER")
     from blin.checkpoint import find_run, load_run
     from blin.evaluation.evaluator import evaluate as rank
+    from blin.experiments.keeping import keep_evaluation, weights_of
 
-    found = load_run(find_run(runs_dir, run), device=device, threads=threads)
+    path = find_run(runs_dir, run)
+    weights = weights_of(path)
+    found = load_run(path, device=device, threads=threads)
     dataset = found.dataset(data_dir=data_dir)
     evaluations = []
     for shown in dict.fromkeys(last) or (None,):
@@ -134,11 +137,11 @@ def evaluate(
                 beyond_accuracy=beyond_accuracy,
                 on_progress=advance,
             )
-        evaluation.save(found.path / "eval")
+        keep_evaluation(evaluation, path, weights=weights)
         evaluations.append(evaluation)
     told = [_told(each, groups=groups) for each in evaluations]
-    output.result({"run": str(found.path), **({"evaluations": told} if last else told[0])})
-    show(evaluations, output, title=str(found.path), groups=groups)
+    output.result({"run": str(path), **({"evaluations": told} if last else told[0])})
+    show(evaluations, output, title=str(path), groups=groups)
 
 
 def _told(evaluation: Evaluation, *, groups: bool) -> dict[str, object]:

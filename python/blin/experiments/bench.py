@@ -52,6 +52,12 @@ held out."""
 _LONGEST = 1_000_000
 """Seconds that a case may take at most: what no system waits for is no limit."""
 
+_PROCESS = (
+    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
+    "from blin.experiments.bench import main; main()"
+)
+"""Its modules are found where those of this process are, and nowhere else."""
+
 _TAIL = 300
 """Characters of what a process that failed said last."""
 
@@ -82,11 +88,6 @@ class Work:
     limit: float = 120.0
     settings: Mapping[str, object] | None = None
 
-    @property
-    def steps_per_epoch(self) -> int:
-        """The last may be smaller."""
-        return -(-self.users // self.batch_size)
-
 
 @dataclass(frozen=True)
 class Case:
@@ -110,6 +111,7 @@ class Cost:
         shapes: of what its attentions gave in the first step.
         device: where it was computed.
         threads: of torch.
+        rows: that a history is in an epoch: one, or one for each of its prefixes.
     """
 
     seconds: tuple[float, ...]
@@ -119,6 +121,7 @@ class Cost:
     shapes: tuple[tuple[int, ...], ...]
     device: str
     threads: int
+    rows: int = 1
 
     @classmethod
     def of(cls, told: Mapping[str, Any]) -> Cost:
@@ -285,6 +288,7 @@ def run_case(case: Case, data: Path, work: Work) -> Cost:
         shapes=tuple(shapes),
         device=str(where),
         threads=torch.get_num_threads(),
+        rows=len(trainer.loader.users) // dataset.num_users,
     )
 
 
@@ -307,8 +311,8 @@ def draw(outcomes: Sequence[Outcome], path: Path, *, work: Work) -> None:
 
 
 def epoch_seconds(cost: Cost, work: Work) -> float:
-    """Returns the seconds of an epoch, by those of a step."""
-    return cost.step * work.steps_per_epoch
+    """Returns the seconds of an epoch, by those of a step; the last may be smaller."""
+    return cost.step * -(-work.users * cost.rows // work.batch_size)
 
 
 def _draw_lines(
@@ -418,7 +422,7 @@ def _run(case: Case, data: Path, work: Work) -> Outcome:
     request = {"case": asdict(case), "data": str(data), "work": asdict(work)}
     try:
         done = subprocess.run(
-            [sys.executable, "-m", "blin.experiments.bench"],
+            [sys.executable, "-c", _PROCESS, json.dumps(sys.path)],
             input=json.dumps(request),
             capture_output=True,
             text=True,
@@ -456,6 +460,11 @@ def _check_alike(softmax: Outcome, linear: Outcome) -> None:
             )
 
 
+def main() -> None:
+    """Measures what stdin asks for, and answers on stdout."""
+    print(json.dumps(_answer(json.load(sys.stdin))))
+
+
 def _answer(request: Mapping[str, Any]) -> dict[str, Any]:
     """Returns what the process of a case has to say: its cost, or why there is none."""
     work = Work(**request["work"])
@@ -480,7 +489,3 @@ def _leave_others_their_memory() -> None:
         resource.setrlimit(resource.RLIMIT_DATA, (int(left) * 1024, most))
     except (ImportError, OSError, IndexError, ValueError):
         return
-
-
-if __name__ == "__main__":
-    print(json.dumps(_answer(json.load(sys.stdin))))

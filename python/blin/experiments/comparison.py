@@ -4,19 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 
 from blin.checkpoint import load_run
+from blin.errors import CheckpointError
 from blin.evaluation.evaluator import evaluate
 from blin.evaluation.per_user import SUFFIX, PerUser, read_per_user
 from blin.evaluation.protocol import evaluation_name, metric_suffix
 from blin.evaluation.significance import Comparison, clearly_best, compare, values_of
+from blin.experiments.keeping import keep_evaluation, weights_of
 from blin.experiments.outcomes import finished_runs
 from blin.experiments.points import Point, key_of, telling_settings, text_of
 from blin.experiments.results import Row
 from blin.experiments.seeds import Interval
 from blin.models import MODELS
+from blin.training.run_directory import read_sittings
 
 Progress = Callable[[int, int], None]
 
@@ -62,7 +66,7 @@ def finished_rows(runs_dir: Path, name: str) -> tuple[list[Row], int]:
         ConfigError: That is no name of a dataset.
     """
     found = finished_runs(runs_dir, name)
-    newest = found[-1][0].fingerprint
+    newest = max((_begun(run.path), run.path, run.fingerprint) for run, _ in found)[2]
     rows: dict[str, Row] = {}
     for run, outcome in found:
         if run.fingerprint != newest:
@@ -155,6 +159,14 @@ def compare_with_first(
     return [replace(each, metric=each.metric + ranked[0].suffix) for each in found]
 
 
+def _begun(run: Path) -> float:
+    """Returns when a run was begun, whatever it is called by now: in seconds since 1970."""
+    try:
+        return datetime.fromisoformat(read_sittings(run)[0]["started"]).timestamp()
+    except (CheckpointError, KeyError, TypeError, ValueError, OverflowError):
+        return (run / "config.toml").stat().st_mtime
+
+
 def _named(rows: Sequence[Row]) -> list[Row]:
     """Returns rows with their models as names, and the settings in which rows of one differ."""
     named = []
@@ -202,6 +214,7 @@ def measured_ranks(
     }
     file = run / "eval" / f"{evaluation_name(protocol)}{SUFFIX}"
     if not file.exists():
+        weights = weights_of(run)
         opened = load_run(run, device=device)
         found = evaluate(
             opened.model,
@@ -210,5 +223,5 @@ def measured_ranks(
             negatives=negatives,
             last=last,
         )
-        found.save(run / "eval")
+        keep_evaluation(found, run, weights=weights)
     return read_per_user(file)

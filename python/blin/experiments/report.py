@@ -195,10 +195,12 @@ class Seeds(NamedTuple):
 
     Attributes:
         runs: all of them.
-        intervals: metric → its mean over the runs, with the interval of that mean.
+        seeds: how many they have.
+        intervals: metric → its mean over the seeds, with the interval of that mean.
     """
 
     runs: tuple[ReportedRun, ...]
+    seeds: int
     intervals: dict[str, Interval]
 
 
@@ -208,7 +210,7 @@ class Sweep(NamedTuple):
     Attributes:
         metric: what was measured.
         runs: all of them.
-        values: λ → the metric of each of its runs; λ ascending.
+        values: λ → the metric of each of its seeds; λ ascending.
     """
 
     metric: str
@@ -352,6 +354,7 @@ def seeds_of(table: Table) -> list[Seeds]:
         groups.append(
             Seeds(
                 tuple(run for run, _ in rows),
+                len(told),
                 {metric: Interval.of(each) for metric, each in values.items()},
             )
         )
@@ -360,6 +363,8 @@ def seeds_of(table: Table) -> list[Seeds]:
 
 def sweeps_of(table: Table, metric: str) -> list[Sweep]:
     """Returns the rows of a table that differ in λ and perhaps in their seed, if any do.
+
+    Of several runs of one λ and seed the first counts.
 
     Args:
         table: evaluations by one protocol.
@@ -377,11 +382,12 @@ def sweeps_of(table: Table, metric: str) -> list[Sweep]:
         members.setdefault(key, []).append((float(weight), run, found.metrics[name]))
     found_sweeps = []
     for rows in members.values():
-        values: dict[float, list[float]] = {}
-        for weight, _, value in sorted(rows, key=lambda row: row[0]):
-            values.setdefault(weight, []).append(value)
+        values: dict[float, dict[object, float]] = {}
+        for weight, run, value in sorted(rows, key=lambda row: row[0]):
+            values.setdefault(weight, {}).setdefault(run.settings.get("seed"), value)
         if len(values) > 1 and name is not None:
-            found_sweeps.append(Sweep(name, tuple(run for _, run, _ in rows), values))
+            told = {weight: list(seeds.values()) for weight, seeds in values.items()}
+            found_sweeps.append(Sweep(name, tuple(run for _, run, _ in rows), told))
     return found_sweeps
 
 

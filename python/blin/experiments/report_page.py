@@ -158,7 +158,7 @@ def _metric_table(report: DatasetReport, table: Table) -> str:
                     (
                         escape(", ".join(run.letter for run in group.runs)),
                         escape(_label(report, group.runs[0], seed=False)),
-                        str(len(group.runs)),
+                        str(group.seeds),
                         *(_interval(group.intervals.get(metric)) for metric in metrics),
                     )
                     for group in groups
@@ -281,7 +281,7 @@ def _agreement(report: DatasetReport, prefix: str) -> str:
                         title=f"{sweep.metric} by the weight of the agreement, λ",
                         caption=f"{sweep.metric} ({_title(report, table)}) by λ, the setting "
                         f"{AGREEMENT}; {_letters(sweep.runs)} differ in it alone, or in their "
-                        "seed: a dot is a run, the line goes through their means.",
+                        "seed: a dot is a seed, the line goes through their means.",
                     )
                 )
     return _plots(plots)

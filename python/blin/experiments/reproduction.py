@@ -173,7 +173,10 @@ def forecast_points(
         finished = len(states) - len(left)
         left = [(trial, at) for trial, at in left if trial.key not in seen]
         fewest = most = 0.0
-        if left and not MODELS[point.model].counted:
+        model = MODELS[point.model]
+        if left and model.counted and model.reads_times and dataset.timestamps is None:
+            refused[point.name] = f"{dataset.path}: expected interactions with times, found none"
+        elif left and not model.counted:
             trial = left[0][0]
             weight = {"kl_weight": trial.settings.get("kl_weight", 0) != 0, "seed": 0}
             key = key_of(point.model, {**trial.settings, **weight})

@@ -7,6 +7,7 @@ import os
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from itertools import takewhile
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,12 @@ if TYPE_CHECKING:
 STORAGE = "optuna.log"
 
 _LOCK = "optuna.lock"
+
+_REFUSED_BEFORE_CHANCE = 10
+"""Points in a row that cannot be trained, until the next are drawn by chance alone."""
+
+_MOST_REFUSED = 200
+"""Points in a row that cannot be trained, until no more are asked for."""
 
 
 @dataclass
@@ -62,7 +69,8 @@ class Search:
     What it told and was told is kept in ``optuna.log`` in the directory, so that the same search
     goes on where it was stopped: points that were begun come first. The n-th point depends on those
     that were finished when it was asked for, on nothing else. Until it is closed, by leaving its
-    ``with`` block, no other search can go on in the directory.
+    ``with`` block, no other search can go on in the directory. Values that do not go together are
+    no point: others are asked for.
 
     Args:
         directory: where it is kept; it is made if need be.
@@ -130,10 +138,16 @@ class Search:
                 trial = self._begun.popleft()
                 self._add(trial.number, trial.params)
                 continue
-            asked = len(self._trials())
-            if asked >= self._most:
+            asked = self._trials()
+            refusals = [self._refusal(trial.params) for trial in asked]
+            if refusals.count(None) >= self._most:
                 return None
-            self._study.sampler = self._sampler(asked)
+            in_a_row = len(list(takewhile(bool, reversed(refusals))))
+            if in_a_row >= _MOST_REFUSED:
+                why = f"none of {in_a_row} points in a row can be trained; the last: {refusals[-1]}"
+                self._results.failures["the search"] = why
+                return None
+            self._study.sampler = self._sampler(len(asked), in_a_row)
             new = self._study.ask(self._space)
             self._add(new.number, new.params)
         return self._pending.popleft()
@@ -199,10 +213,7 @@ class Search:
 
         changes = " ".join(f"{name}={_short(params[name])}" for name in self._space)
         point = Point(f"{number}: {changes}", self._model, {**self._base, **params}, self._seeds)
-        try:
-            check([point])
-        except ConfigError as error:  # values that are good one by one may not go together
-            self._results.failures[point.name] = str(error)
+        if self._refusal(params) is not None:
             if not finished:
                 self._study.tell(number, state=optuna.trial.TrialState.FAIL)
             return
@@ -211,10 +222,21 @@ class Search:
         self._pending.extend(trials)
         self._asked[point.name] = _Asked(None if finished else number, len(trials))
 
-    def _sampler(self, asked: int) -> optuna.samplers.BaseSampler:
-        # A seed for each point: one for all would begin anew whenever the search goes on.
-        from optuna.samplers import TPESampler
+    def _refusal(self, params: Mapping[str, Any]) -> str | None:
+        """Returns why values cannot be trained with: good ones may not go together."""
+        try:
+            check([Point(self._model, self._model, {**self._base, **params}, self._seeds)])
+        except ConfigError as error:
+            return str(error)
+        return None
 
+    def _sampler(self, asked: int, refused: int) -> optuna.samplers.BaseSampler:
+        # A seed for each point: one for all would begin anew whenever the search goes on.
+        from optuna.samplers import RandomSampler, TPESampler
+
+        if refused >= _REFUSED_BEFORE_CHANCE:
+            # TPE chooses each value alone, and may never come to those that go together.
+            return RandomSampler(seed=asked)
         return TPESampler(seed=asked, constant_liar=True)
 
     def _definition(self) -> str:

@@ -11,7 +11,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import IO, Any, Protocol
@@ -20,6 +20,7 @@ from blin.data.dataset import Dataset
 from blin.errors import BlinError
 from blin.experiments.outcomes import KnownRuns, Outcome, outcome_of
 from blin.experiments.points import Trial
+from blin.files import parse_json
 from blin.training.interrupts import deferred_interrupts
 
 _WORKER = (
@@ -64,7 +65,7 @@ class Schedule(Protocol):
         """Returns the next training, or None when there are no more."""
 
     def ended(self, trial: Trial, outcome: Outcome | None) -> None:
-        """Hears what a training came to; None if it failed."""
+        """Hears what a training came to; None if it failed. One that was stopped has not ended."""
 
 
 class InOrder:
@@ -127,9 +128,10 @@ def train_side_by_side(
     ended: dict[str, Change] = {}
     news: SimpleQueue[tuple[_Job, dict[str, Any] | None]] = SimpleQueue()
 
-    def end(trial: Trial, change: Change) -> None:
+    def end(trial: Trial, change: Change, *, for_good: bool = True) -> None:
         ended[trial.key] = change
-        schedule.ended(trial, change.outcome)
+        if for_good:
+            schedule.ended(trial, change.outcome)
         on_change(change)
 
     with deferred_interrupts() as stop:
@@ -167,13 +169,18 @@ def train_side_by_side(
                     continue
                 del running[job.trial.key]
                 last = job.end()
-                if last.state == "stopped" and stop:
+                stopped = last.state == "stopped"
+                if stopped and stop:
                     on_change(last)
                     continue
-                end(job.trial, last)
+                if stopped:  # by somebody else
+                    reason = f"{last.reason}; the same command goes on"
+                    last = replace(last, state="failed", reason=reason)
+                end(job.trial, last, for_good=not stopped)
                 for twin in job.twins:
                     state = "known" if last.outcome else "failed"
-                    end(twin, Change(twin, state, outcome=last.outcome, reason=last.reason))
+                    change = Change(twin, state, outcome=last.outcome, reason=last.reason)
+                    end(twin, change, for_good=not stopped)
         except KeyboardInterrupt:
             for job in running.values():
                 job.kill()
@@ -244,10 +251,16 @@ class _Job:
     def _listen(
         self, stdout: IO[bytes], news: SimpleQueue[tuple[_Job, dict[str, Any] | None]]
     ) -> None:
-        with stdout:
-            for line in stdout:
-                news.put((self, json.loads(line)))
-        news.put((self, None))
+        try:
+            with stdout:
+                for line in stdout:
+                    # A library may print before the worker keeps its stdout to itself.
+                    with suppress(ValueError):
+                        told = parse_json(line)
+                        if isinstance(told, dict) and "about" in told:
+                            news.put((self, told))
+        finally:
+            news.put((self, None))
 
     def hear(self, told: dict[str, Any], on_change: Callable[[Change], None]) -> None:
         """Takes in what the process says."""
