@@ -240,7 +240,7 @@ def test_parts_without_the_columns_of_the_first_are_refused(folder):
     with pytest.raises(DataError, match=r"1\.parquet: expected the columns of the first file"):
         preprocess(parts, data_dir=folder)
     pq.write_table(pa.table({"other": pa.array([], pa.string())}), parts / "1.parquet")
-    assert preprocess(parts, data_dir=folder, min_interactions=1).interactions == 1
+    assert preprocess(parts, data_dir=folder / "data", min_interactions=1).interactions == 1
 
 
 def test_parts_whose_times_are_not_all_times_are_refused(folder):
