@@ -75,6 +75,7 @@ def warnings_of(
     [
         ("copies=attend", "copies = attend has no effect with padding = zero: there are no copies"),
         ("fit=truncate", "fit = truncate has no effect with padding = zero"),
+        ("loss_average=copy", "loss_average = copy has no effect with padding = zero"),
         ("calibration=0.5", "calibration = 0.5 has no effect with loss = softmax: it is of gbce"),
         ("log_q=true num_negatives=0", "log_q = True has no effect with num_negatives = 0"),
         ("sampling=popularity num_negatives=0", "sampling = popularity has no effect"),

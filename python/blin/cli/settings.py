@@ -151,6 +151,8 @@ def _without_effect(
     }
     if found.get("loss") != "gbce":
         idle["calibration"] = f"with loss = {found.get('loss')}: it is of gbce"
+    if (found.get("padding"), found.get("loss_average")) == ("zero", "copy"):
+        idle["loss_average"] = "with padding = zero: there are no copies"
     for name, reason in idle.items():
         if name in chosen and found.get(name) != usual.get(name):
             yield f"{name} = {found[name]} has no effect {reason}"
