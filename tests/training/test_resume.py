@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from blin.experiments.report_page import page
 from blin.files import lock, remove_leftovers, replacing
 from blin.tensors import read_header
 from blin.training import trainer
+from blin.training.log import LOG_FILE
 from blin.training.run_directory import read_sittings
 from blin.training.trainer import BEST_FILE, LOCK_FILE, STATE_FILE, Event, Started, Step, Validated
 from html_page import Page
@@ -65,6 +67,14 @@ def content_of(run: Path) -> dict[str, Any]:
         "model": (run / "model" / "model.safetensors").read_bytes(),
         "test": json.loads((run / "eval" / "test.json").read_text())["metrics"],
     }
+
+
+def log_of(run: Path) -> list[str]:
+    """The lines of a run's log, without their times."""
+    lines = [line.split("  ", 1) for line in (run / LOG_FILE).read_text().splitlines()]
+    times = [datetime.fromisoformat(time) for time, _ in lines]
+    assert times == sorted(times) and all(time.tzinfo is not None for time in times)
+    return [text for _, text in lines]
 
 
 def assert_same(one: Path, other: Path) -> None:
@@ -143,6 +153,33 @@ def test_a_second_signal_stops_at_once_and_says_so(small_dataset: Dataset, tmp_p
     assert find_run(tmp_path) == run
 
 
+def test_the_log_says_what_became_of_a_run(small_dataset: Dataset, tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        begin(small_dataset, tmp_path, stop=stop_at(2, 3))
+    stopped = find_run(tmp_path)
+    trainer.resume(stopped, **HERE)
+    first, epoch, stop, on, *epochs, end = log_of(stopped)
+    assert first.startswith("begins: ") and first.endswith(
+        "4 steps an epoch, up to 3 epochs, on cpu"
+    )
+    history = [json.loads(line) for line in (stopped / "history.jsonl").read_text().splitlines()]
+    loss, metric = history[0]["losses"]["sequence"], history[0]["valid"]["NDCG@10"]
+    kl = history[0]["losses"]["kl"]
+    assert epoch == (
+        f"epoch 1: sequence {loss:.4f}, kl {kl:.4f}, validation NDCG@10 {metric:.4f}, the best"
+    )
+    assert (stop, on) == ("stopped by Ctrl-C", "goes on after epoch 1, step 3 of the next")
+    assert [line.split(":")[0] for line in epochs] == ["epoch 2", "epoch 3"]
+    metrics = json.loads((stopped / "eval" / "test.json").read_text())["metrics"]
+    assert f"test HR@10 {metrics['HR@10']:.4f}, " in end
+
+
+def test_the_log_says_why_a_run_failed(small_dataset: Dataset, tmp_path: Path) -> None:
+    with pytest.raises(BlinError) as error:
+        begin(small_dataset, tmp_path, learning_rate=1e20)
+    assert log_of(find_run(tmp_path, unsaved=True))[-1] == f"failed: {error.value}"
+
+
 def test_the_state_is_saved_within_a_long_epoch(
     small_dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -172,7 +209,10 @@ def test_a_finished_run_says_so_and_nothing_changes(small_dataset: Dataset, tmp_
     assert isinstance(events[0], Started) and events[0].finished and events[0].epoch == 3
     # Who held the lock, and when it was tested.
     metrics = json.loads(files.pop(run / "eval" / "test.json"))["metrics"]
-    del files[run / LOCK_FILE]
+    del files[run / LOCK_FILE], files[run / LOG_FILE]
+    *_, said, finished = log_of(run)
+    assert said == "nothing is left to train after epoch 3: tested again"
+    assert finished.startswith("finished: ")
     assert {path: path.read_bytes() for path in files} == files
     assert json.loads((run / "eval" / "test.json").read_text())["metrics"] == metrics
     assert find_run(tmp_path) == other.resolve()

@@ -114,6 +114,7 @@ def test_a_run_has_its_files(small_dataset: Dataset, tmp_path: Path) -> None:
         "environment.json",
         "eval",
         "history.jsonl",
+        "log.txt",
         "model",
     ]
     history = [json.loads(line) for line in (run / "history.jsonl").read_text().splitlines()]

@@ -41,6 +41,7 @@ from blin.training.cold import with_pieces
 from blin.training.config import TrainingConfig
 from blin.training.distillation import KNOWLEDGE_FILE, TABLE, Distillation
 from blin.training.interrupts import deferred_interrupts
+from blin.training.log import logged
 from blin.training.run_directory import (
     add_sitting,
     create_run,
@@ -448,6 +449,7 @@ class Trainer:
         self.tensorboard = False
         self._curves: Curves | None = None
         self._speed: float | None = None
+        self._log: Callable[[str], None] = lambda line: None
 
     def create_run(self, runs_dir: Path) -> IO[str]:
         """Makes the run directory, complete but for what training adds, and names it.
@@ -561,22 +563,42 @@ class Trainer:
 
     def fit(self) -> RunResult:
         """Trains to the end and tests the best model."""
+        with logged(self.run) as self._log:
+            self._begin()
+            if not self._is_finished():
+                self.take_knowledge(self.run / KNOWLEDGE_FILE)
+            self._train()
+            return self._test()
+
+    def _begin(self) -> None:
+        """Tells what is about to be trained, or to go on."""
         progress, config = self.progress, self.config
-        self.tell(
-            Started(
-                run=self.run,
-                epoch=progress.epoch,
-                step=progress.step,
-                finished=self._is_finished(),
-                epochs=config.epochs,
-                steps_per_epoch=self.loader.steps_per_epoch,
-                parameters=sum(p.numel() for p in self.trained.module.parameters()),
-                left_out=self.loader.left_out,
-                settings=self.settings,
-            )
+        started = Started(
+            run=self.run,
+            epoch=progress.epoch,
+            step=progress.step,
+            finished=self._is_finished(),
+            epochs=config.epochs,
+            steps_per_epoch=self.loader.steps_per_epoch,
+            parameters=sum(p.numel() for p in self.trained.module.parameters()),
+            left_out=self.loader.left_out,
+            settings=self.settings,
         )
-        if not self._is_finished():
-            self.take_knowledge(self.run / KNOWLEDGE_FILE)
+        if started.finished:
+            self._log(f"nothing is left to train after epoch {started.epoch}: tested again")
+        elif started.epoch or started.step:
+            self._log(f"goes on after epoch {started.epoch}, step {started.step} of the next")
+        else:
+            self._log(
+                f"begins: {started.parameters:,} parameters, {started.steps_per_epoch:,} steps "
+                f"an epoch, up to {started.epochs} epochs, on {self.device}"
+            )
+        self.tell(started)
+
+    def _train(self) -> None:
+        """Trains to the last epoch, or until a signal asks for a stop."""
+        progress, config = self.progress, self.config
+        # Also where nothing is left to train: the curves of a finished run may be missing.
         with self._open_curves() as self._curves, deferred_interrupts() as stop:
             while not self._is_finished():
                 begin, before = time.perf_counter(), progress.seconds
@@ -596,7 +618,6 @@ class Trainer:
                 self._finish_epoch(begin, before)
                 if stop:
                     raise stop.exception()
-        return self._test()
 
     def _is_finished(self) -> bool:
         progress, config = self.progress, self.config
@@ -670,6 +691,11 @@ class Trainer:
         if self._curves is not None:
             self._curves.write(record)
         seconds = time.perf_counter() - begin
+        parts = "".join(f"{name} {value:.4f}, " for name, value in means.items())
+        self._log(
+            f"epoch {progress.epoch}: {parts}validation {METRIC} {metrics[METRIC]:.4f}"
+            f"{', the best' if best else ''}"
+        )
         self.tell(Validated(progress.epoch, means, metrics, best, seconds, self.loader.waited))
 
     def _write_history(self) -> None:
@@ -699,6 +725,8 @@ class Trainer:
         if isinstance(self.module, Distilled):
             self.module.knowledge = None
             (self.run / KNOWLEDGE_FILE).unlink(missing_ok=True)
+        found = ", ".join(f"{name} {value:.4f}" for name, value in evaluation.metrics.items())
+        self._log(f"finished: epoch {progress.best_epoch} is the best; test {found}")
         return RunResult(
             run=self.run,
             epochs=progress.epoch,
