@@ -10,7 +10,9 @@ import os
 import threading
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.ipc
 import pyarrow.parquet as pq
 import pytest
 
@@ -139,6 +141,28 @@ def test_a_small_file_that_unpacks_to_endless_rows_is_refused(log):
         ": expected beyond 128 MiB at most 250 bytes for each packed one, "
         "found more; if it is no mistake, unpack the file first"
     )
+
+
+@pytest.mark.parametrize("form", ["parquet", "arrow"])
+def test_columns_that_unpack_to_endless_rows_are_refused(tmp_path, form):
+    rows = 6_000_000
+    column = pa.array(np.zeros(rows, np.int64))
+    table = pa.table({"user": column, "item": column, "time": column, "not needed": column})
+    log = tmp_path / f"log.{form}"
+    if form == "parquet":
+        pq.write_table(table, log, compression="zstd")
+    else:
+        options = pa.ipc.IpcWriteOptions(compression="zstd")
+        with pa.ipc.new_file(log, table.schema, options=options) as file:
+            file.write_table(table)
+    assert log.stat().st_size * 250 < rows * 24
+    with pytest.raises(DataError) as caught:
+        prepare(log)
+    assert str(caught.value) == (
+        f"{log}: expected beyond 128 MiB at most 250 bytes for each packed one, found more; "
+        "if it is no mistake, write it without compression and dictionaries first"
+    )
+    assert not (tmp_path / "data").exists()
 
 
 def test_skipping_does_not_skip_what_makes_all_times_too_wide(log):

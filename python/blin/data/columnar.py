@@ -31,6 +31,10 @@ _SAMPLE_ROWS = 200
 _SHOWN_ROWS = 3
 _INSPECTED_ROWS = 1 << 18
 _INT64_MAX = 2**63 - 1
+# As of text (source.rs): up to here any data may unpack; beyond, only what was made to fill the
+# memory is so much smaller than what it holds.
+_TRUSTED_BYTES = 128 << 20
+_MAX_RATIO = 250
 _PARQUET, _ARROW = b"PAR1", b"ARROW1"
 
 
@@ -193,10 +197,16 @@ def read_files(
                 _require_once(log.columns, file.schema.names, path)
                 log.require_times(path, file.schema)
                 log.start_file(path)
-                rows = 0
+                rows = unpacked = 0
                 with closing(_ahead(file.batches(_BATCH_ROWS, log.columns))) as ahead:
                     for batch in ahead:
-                        log.append(batch)
+                        unpacked += log.append(batch)
+                        if unpacked > max(_TRUSTED_BYTES, _MAX_RATIO * size):
+                            raise DataError(
+                                f"{path}: expected beyond {_TRUSTED_BYTES >> 20} MiB at most "
+                                f"{_MAX_RATIO} bytes for each packed one, found more; if it is no "
+                                "mistake, write it without compression and dictionaries first"
+                            )
                         rows += len(batch)
                         if on_progress is not None:
                             share = rows / max(file.num_rows, 1)
@@ -273,13 +283,22 @@ class _Log:
         assert self._reader is not None
         self._reader.start_file(path)
 
-    def append(self, batch: pa.RecordBatch) -> None:
-        """Appends a batch that holds the columns that are looked at, and perhaps others."""
+    def append(self, batch: pa.RecordBatch) -> int:
+        """Appends a batch that holds the columns that are looked at, and perhaps others.
+
+        Returns:
+            The bytes of what was looked at.
+        """
         if self._reader is None:
             self.understand([batch])
         assert self._reader is not None
         columns = [_arrays(name, batch.column(name)) for name in self.columns]
         self._reader.append(columns)
+        # Of text a batch has the offsets, and what lies between the first and the last.
+        return sum(
+            first.nbytes + (0 if text is None else int(first[-1] - first[0]))
+            for first, text, _ in columns
+        )
 
     def inspect(self) -> dict[str, Any]:
         """Says how the log is understood."""
