@@ -12,7 +12,7 @@ from torch import Tensor
 CHUNK_ELEMENTS = 1 << 18
 """Scores held at a time: small enough to stay in a core's cache between the passes over them."""
 
-SHARING_ROWS = 16
+SHARING_ROWS = 32
 """Rows of a chunk, at least, where all rows are scored against the same items: that many share one
 pass through these items and through their gradient, which are too many to stay in a cache."""
 
