@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
 import torch
+from torch import Tensor, nn
 
 from blin.batch import Batch
 from blin.data.dataset import Dataset
@@ -41,6 +43,37 @@ def test_states_and_loss_are_those_of_the_formulas(
     torch.testing.assert_close(model(batch).total.detach(), expected)
     newest = model.score(batch)
     torch.testing.assert_close(newest.detach(), states[:, -1] @ table.t())
+
+
+class Kept(nn.Module):
+    """A dropout that always keeps the same numbers."""
+
+    def __init__(self, kept: Tensor) -> None:
+        super().__init__()
+        self.kept = kept
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.kept
+
+
+def test_what_is_dropped_of_items_counts_neither_in_histories_nor_in_scores(
+    small_dataset: Dataset,
+) -> None:
+    model, batch = model_and_batch(small_dataset)
+    assert model.item_dropout.p == 0.2
+    kept = torch.tensor([1.25, 0.0, 1.25, 1.25], dtype=torch.float64)
+    without = copy.deepcopy(model)
+    without.item_dropout = nn.Identity()
+    with torch.no_grad():
+        without.item_embedding.weight *= kept
+    model.item_dropout = Kept(kept)
+    losses = [each(batch).total for each in (model, without)]
+    torch.testing.assert_close(losses[0], losses[1])
+    found, expected = (
+        torch.autograd.grad(loss, each.item_embedding.weight)[0]
+        for loss, each in zip(losses, (model, without), strict=True)
+    )
+    torch.testing.assert_close(found, expected * kept)
 
 
 def test_by_default_each_step_has_256_negatives_of_its_own() -> None:
@@ -88,6 +121,7 @@ def test_parameters_are_counted() -> None:
     [
         ({"dim": 6, "num_heads": 4}, "num_heads: expected a divisor of dim 6, found 4"),
         ({"attention_dropout": 1.0}, r"attention_dropout: expected a number in \[0, 1\)"),
+        ({"item_dropout": -0.1}, r"item_dropout: expected a number in \[0, 1\)"),
         ({"num_negatives": 0}, "num_negatives: negatives_per = position needs at least 1"),
     ],
 )

@@ -178,10 +178,14 @@ class Encoder(NextItemModel):
 
     def _embed(self, items: Tensor, positions: Tensor) -> Tensor:
         """Returns the input of the first block, (B, N) twice to (B, N, D)."""
-        x = self.item_embedding(items)
+        x = self._embed_items(items)
         if self.position_embedding is not None:
             x = x + self.position_embedding(positions)
         return self.embedding_dropout(self.embedding_norm(x))  # type: ignore[no-any-return]
+
+    def _embed_items(self, items: Tensor) -> Tensor:
+        """Returns what stands for items in a history, (B, N) to (B, N, D)."""
+        return self.item_embedding(items)  # type: ignore[no-any-return]
 
     def forward(self, batch: Batch) -> Losses:
         """Returns the loss of a batch.

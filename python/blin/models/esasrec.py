@@ -5,13 +5,17 @@ After *eSASRec: Enhancing Transformer-based Recommendations in a Modular Fashion
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from torch import nn
+from torch import Tensor, nn
 
+from blin.batch import Batch, Losses
 from blin.config import check_probability
 from blin.models.encoder import Encoder, EncoderConfig
+from blin.models.objective import next_item_loss
 from blin.nn.attention.softmax import SoftmaxAttention
+from blin.nn.dropout import Dropout
 from blin.nn.feed_forward import SwiGLU
 from blin.nn.ligr import LiGRBlock
 
@@ -22,6 +26,8 @@ class ESASRecConfig(EncoderConfig):
 
     Attributes:
         attention_dropout: probability of dropping an attention weight.
+        item_dropout: probability of dropping a number of an item's embedding, where it stands in a
+            history and where it is scored.
     """
 
     num_negatives: int = 256
@@ -31,11 +37,12 @@ class ESASRecConfig(EncoderConfig):
     dropout: float = 0.2
     positions: str = "reversed"
     attention_dropout: float = 0.2
+    item_dropout: float = 0.2
 
     def __post_init__(self) -> None:
         """Refuses values that no model can be built from."""
         super().__post_init__()
-        check_probability(self, "attention_dropout")
+        check_probability(self, "attention_dropout", "item_dropout")
 
 
 class ESASRec(Encoder):
@@ -50,6 +57,7 @@ class ESASRec(Encoder):
 
     def __init__(self, num_items: int, config: ESASRecConfig) -> None:
         super().__init__(num_items, config, embedding_norm=False)
+        self.item_dropout = Dropout(config.item_dropout)
 
     def _block(self) -> LiGRBlock:
         config = self.config
@@ -60,6 +68,14 @@ class ESASRec(Encoder):
             dim=dim,
             dropout=dropout,
         )
+
+    def _embed_items(self, items: Tensor) -> Tensor:
+        return self.item_dropout(super()._embed_items(items))  # type: ignore[no-any-return]
+
+    def _losses(self, batch: Batch, states: Sequence[Tensor]) -> Losses:
+        """Returns the loss of a batch, against items that each miss some of their numbers."""
+        table = self.item_dropout(self.item_embedding.items)
+        return next_item_loss(states, table, batch, self.config)
 
     @staticmethod
     def _initialise(module: nn.Module) -> None:
