@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from blin.batch import Batch, BatchSpec
-from blin.config import build, check_known
+from blin.config import build, check_known, with_earlier
 from blin.data.dataset import Dataset, is_dataset, load_dataset
 from blin.errors import CheckpointError, ConfigError, DataError, reason_of
 from blin.files import parse_json, read_bounded, replacing
@@ -36,6 +36,7 @@ from blin.tensors import (
     write_tensors,
     written_by,
 )
+from blin.training.config import TrainingConfig
 from blin.vocabulary import Vocabulary
 
 if sys.version_info >= (3, 11):
@@ -316,7 +317,21 @@ def read_run_config(path: Path) -> dict[str, Any]:
             raise CheckpointError(f"{file}: expected {name}, found {config.get(name)!r:.100}")
     if not 1 <= config["threads"] <= 4096:
         raise CheckpointError(f"{file}: expected threads from 1 on, found {config['threads']}")
+    config["settings"] = run_settings(config["model"], config["settings"])
     return config
+
+
+def run_settings(model: str, settings: Mapping[str, object]) -> dict[str, object]:
+    """Returns the settings that a run's ``config.toml`` means, whatever version wrote it.
+
+    Args:
+        model: of the run; of one that blin does not know nothing is said.
+        settings: as they stand in the file.
+    """
+    if model not in MODELS:
+        return dict(settings)
+    classes = (MODELS[model].config, *(() if MODELS[model].counted else (TrainingConfig,)))
+    return with_earlier(settings, *classes)
 
 
 def load_run(

@@ -17,6 +17,9 @@ T = TypeVar("T")
 SHORT_NAMES = {"lambda": "kl_weight"}
 """What papers call a setting, and what it is called here."""
 
+_BEFORE = "before"
+"""In the metadata of a field, what stood in its place before there was it."""
+
 _LIMIT = 2**31
 """Whole numbers are below, as are sizes, counts and positions everywhere; a seed may be higher."""
 
@@ -55,6 +58,21 @@ def build(cls: type[T], settings: Mapping[str, object]) -> T:
         if field.name in settings
     }
     return cls(**values)
+
+
+def added(default: T, *, before: T) -> T:
+    """Returns a field for a setting whose default is not what was done before there was it.
+
+    A run of that time has none of this name in its ``config.toml``; it stands for ``before``.
+    """
+    return dataclasses.field(default=default, metadata={_BEFORE: before})
+
+
+def with_earlier(settings: Mapping[str, object], *classes: type) -> dict[str, object]:
+    """Returns the settings of a run, and those that were :func:`added` after it began."""
+    known = (field for cls in classes for field in dataclasses.fields(cls))
+    earlier = {field.name: field.metadata[_BEFORE] for field in known if _BEFORE in field.metadata}
+    return {**earlier, **settings}
 
 
 def check_known(settings: Iterable[str], *classes: type, other_keys: Iterable[str] = ()) -> None:

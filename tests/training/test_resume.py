@@ -20,9 +20,11 @@ import torch
 from safetensors.torch import load_file
 
 from blin.checkpoint import find_run, load_run, read_run_config
+from blin.cli.config_file import ConfigFile
 from blin.data.dataset import Dataset
 from blin.errors import BlinError, CheckpointError, ConfigError
 from blin.evaluation.evaluator import evaluate
+from blin.experiments.outcomes import trained_runs
 from blin.experiments.report import gather
 from blin.experiments.report_page import page
 from blin.files import lock, remove_leftovers, replacing
@@ -110,6 +112,23 @@ def test_two_epochs_and_a_bit_and_the_rest_are_the_whole(
     torch.manual_seed(99)
     trainer.resume(parts, **HERE)
     assert_same(whole, parts)
+
+
+def test_a_run_goes_on_without_what_was_added_since(small_dataset: Dataset, tmp_path: Path) -> None:
+    """An eSASRec of a time when no items were dropped, for which its config has no setting."""
+    settings = {"model": "esasrec", "item_dropout": 0.0, "epochs": 3, "num_negatives": 5}
+    whole = begin(small_dataset, tmp_path / "whole", **settings)
+    with pytest.raises(KeyboardInterrupt):
+        begin(small_dataset, tmp_path / "parts", stop=stop_at(2, 1), **settings)
+    parts = find_run(tmp_path / "parts")
+    config = (parts / "config.toml").read_text()
+    assert "item_dropout = 0.0\n" in config
+    (parts / "config.toml").write_text(config.replace("item_dropout = 0.0\n", ""))
+    trainer.resume(parts, **HERE)
+    assert_same(whole, parts)
+    told = [ConfigFile.read(str(run / "config.toml")).settings for run in (whole, parts)]
+    known = [run.settings for run in trained_runs(tmp_path / "parts", small_dataset.name)]
+    assert told[0] == told[1] == read_run_config(parts)["settings"] == known[0]
 
 
 def test_patience_is_counted_through_a_stop(small_dataset: Dataset, tmp_path: Path) -> None:

@@ -90,9 +90,14 @@ class ConfigFile:
         if type(threads) is not int or not 1 <= threads <= 512:
             raise ConfigError(f"{source}: threads: expected 1 to 512, found {threads!r}")
         try:
-            return cls(source, by_full_names(settings), **about)
+            settings = by_full_names(settings)
         except ConfigError as error:
             raise ConfigError(f"{source}: {error}") from error
+        if "dataset_path" in about and "model" in about:
+            from blin.checkpoint import run_settings
+
+            settings = run_settings(about["model"], settings)
+        return cls(source, settings, **about)
 
     def check(self, model: str | None, *, student: bool = False) -> None:
         """Raises ConfigError unless its settings are good ones of the model it is to be used for.

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from blin.batch import Batch, Losses
-from blin.config import check_probability
+from blin.config import added, check_probability
 from blin.models.encoder import Encoder, EncoderConfig
 from blin.models.objective import next_item_loss
 from blin.nn.attention.softmax import SoftmaxAttention
@@ -37,7 +37,7 @@ class ESASRecConfig(EncoderConfig):
     dropout: float = 0.2
     positions: str = "reversed"
     attention_dropout: float = 0.2
-    item_dropout: float = 0.2
+    item_dropout: float = added(0.2, before=0.0)
 
     def __post_init__(self) -> None:
         """Refuses values that no model can be built from."""
