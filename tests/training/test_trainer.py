@@ -440,3 +440,21 @@ def test_saved_and_loaded_scores_are_equal(
     copy = TrainedModel.load(tmp_path / "copy")
     first, second = (evaluate(one, small_dataset).ranks.tolist() for one in (model, copy))
     assert first == second
+
+
+@pytest.mark.parametrize("settings", [{}, {"long_sequences": "windows", "max_len": 3}], ids=str)
+def test_the_speed_counts_each_user_once_an_epoch(
+    small_dataset: Dataset,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    settings: dict[str, Any],
+) -> None:
+    events: list[Event] = []
+    # On a clock that stands still an epoch takes the least time there is.
+    monkeypatch.setattr("blin.training.trainer.time.perf_counter", lambda: 0.0)
+    small(small_dataset, tmp_path, stop=events.append, epochs=1, **settings)
+    (started,) = (event for event in events if isinstance(event, Started))
+    speeds = [event.users_per_second * 1e-9 for event in events if isinstance(event, Step)]
+    assert len(speeds) == started.steps_per_epoch > 1
+    assert speeds[-1] == pytest.approx(small_dataset.num_users)
+    assert speeds[0] == pytest.approx(speeds[-1] / len(speeds))

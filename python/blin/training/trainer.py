@@ -87,7 +87,10 @@ class Started:
 
 @dataclass(frozen=True)
 class Step:
-    """A batch was learned from; ``losses`` are those of the batch."""
+    """A batch was learned from; ``losses`` are those of the batch.
+
+    ``users_per_second`` is the share of the epoch's steps since it began or went on, as users.
+    """
 
     epoch: int
     step: int
@@ -597,7 +600,7 @@ class Trainer:
 
     def _train(self) -> None:
         """Trains to the last epoch, or until a signal asks for a stop."""
-        progress, config = self.progress, self.config
+        progress = self.progress
         # Also where nothing is left to train: the curves of a finished run may be missing.
         with self._open_curves() as self._curves, deferred_interrupts() as stop:
             while not self._is_finished():
@@ -606,7 +609,9 @@ class Trainer:
                 first = progress.step
                 for batch in self.loader.epoch(progress.epoch, first_step=first):
                     losses = self.step(batch.to(self.device))
-                    users = (progress.step - first) * config.batch_size
+                    # In windows or prefixes a user is learned from several times an epoch.
+                    share = (progress.step - first) / self.loader.steps_per_epoch
+                    users = share * self.dataset.num_users
                     speed = users / max(1e-9, time.perf_counter() - begin)
                     self._speed = round(speed, 1)
                     self.tell(Step(progress.epoch + 1, progress.step, losses, speed))
