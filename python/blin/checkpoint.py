@@ -36,7 +36,6 @@ from blin.tensors import (
     write_tensors,
     written_by,
 )
-from blin.training.config import TrainingConfig
 from blin.vocabulary import Vocabulary
 
 if sys.version_info >= (3, 11):
@@ -328,10 +327,7 @@ def run_settings(model: str, settings: Mapping[str, object]) -> dict[str, object
         model: of the run; of one that blin does not know nothing is said.
         settings: as they stand in the file.
     """
-    if model not in MODELS:
-        return dict(settings)
-    classes = (MODELS[model].config, *(() if MODELS[model].counted else (TrainingConfig,)))
-    return with_earlier(settings, *classes)
+    return with_earlier(settings, MODELS[model].config) if model in MODELS else dict(settings)
 
 
 def load_run(

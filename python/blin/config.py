@@ -61,16 +61,16 @@ def build(cls: type[T], settings: Mapping[str, object]) -> T:
 
 
 def added(default: T, *, before: T) -> T:
-    """Returns a field for a setting whose default is not what was done before there was it.
+    """Returns a field for a setting of a model whose default is not what was done before it.
 
     A run of that time has none of this name in its ``config.toml``; it stands for ``before``.
     """
     return dataclasses.field(default=default, metadata={_BEFORE: before})
 
 
-def with_earlier(settings: Mapping[str, object], *classes: type) -> dict[str, object]:
-    """Returns the settings of a run, and those that were :func:`added` after it began."""
-    known = (field for cls in classes for field in dataclasses.fields(cls))
+def with_earlier(settings: Mapping[str, object], cls: type) -> dict[str, object]:
+    """Returns the settings of a run, and those of its model that were :func:`added` since."""
+    known = dataclasses.fields(cls)
     earlier = {field.name: field.metadata[_BEFORE] for field in known if _BEFORE in field.metadata}
     return {**earlier, **settings}
 
