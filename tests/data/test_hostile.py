@@ -119,7 +119,7 @@ def log(tmp_path: Path) -> Path:
             ':1: column "item": expected text or a number, found a list',
         ),
         (b"PAR1" + bytes(99) + b"PAR1", ": expected a table, found: *"),
-        (b"PAR1" + b"\xff" * 99, ": expected a table, found: *"),
+        (b"PAR1\x15" + b"\xff" * 99, ": expected a table, found: *"),
         (b"\x1f\x8b\x08\0rubbish", ": the compressed data ends too early"),
         (b"\x1f\x8b\x08" + bytes(7) + b"\xff" * 9, ": corrupt deflate stream"),
         # A window of 2^40 bytes.

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import gzip
+import os
 import random
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import pyarrow as pa
@@ -112,6 +115,50 @@ def test_of_a_directory_a_part_of_more_than_its_header_is_shown(tmp_path):
     found = inspect(tmp_path)
     assert (found["parts"], found["path"]) == (2, str(tmp_path / "part-1.csv.gz"))
     assert found["columns"][2]["role"] == "time"
+
+
+def test_roles_are_of_columns_and_not_of_their_names(tmp_path):
+    log = tmp_path / "log.csv"
+    for names, expected in (
+        ("id,id,time", ["user", "item", "time"]),
+        (",item,time", ["user", "item", "time"]),
+        ("time,item,time", ["user", "item", "time"]),
+    ):
+        log.write_text(f"{names}\n5,tea,1700000000\n")
+        columns = ["1", "2", "3"]
+        given = dict(zip(("user_column", "item_column", "time_column"), columns, strict=True))
+        found = inspect(log, **given)
+        assert [column["role"] for column in found["columns"]] == expected
+
+
+@pytest.mark.parametrize("magic", ["BZhang", "PAR1", "ARROW1"])
+def test_an_id_may_begin_as_other_kinds_of_file_do(tmp_path, magic):
+    log = tmp_path / "log.csv"
+    log.write_text(f"{magic},tea,1700000000\nann,jam,1700000009\n")
+    found = inspect(log)
+    assert (found["rows"], found["columns"][0]["sample"]) == (2, [magic, "ann"])
+    assert preprocess(log, data_dir=tmp_path, min_interactions=1).users == 2
+
+
+@pytest.mark.parametrize(("rows", "goes_on"), [(9, False), (600_000, True)])
+def test_of_a_pipe_that_goes_on_only_what_was_read_is_known(tmp_path, rows, goes_on):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    text = "user,item,time\n" + "u12,i4567,1700000009\n" * rows
+
+    def write() -> None:
+        with suppress(BrokenPipeError):
+            pipe.write_text(text)
+
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(write)
+        found = inspect(pipe)
+    assert found["goes_on"] == found["rows_estimated"] == goes_on
+    if goes_on:
+        assert 0 < found["rows"] == found["rows_looked_at"] < rows
+        assert 0 < found["bytes"] < len(text)
+    else:
+        assert (found["rows"], found["bytes"]) == (rows, len(text))
 
 
 COLUMNS = {

@@ -11,9 +11,11 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from blin.data.inspection import inspect
 from blin.data.prepare import preprocess
 from blin.errors import BlinError, ConfigError, DataError
 
@@ -206,6 +208,36 @@ def test_a_directory_of_parts_is_one_log_of_its_name(tmp_path, data_dir):
     items = pq.read_table(report.path / "items.parquet")["id"].to_pylist()
     assert items == ["tea", "milk", "jam"]
     assert prepare(logs, data_dir).reused
+
+
+def test_links_to_directories_of_parts_are_followed(tmp_path, data_dir):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "b.csv").write_text("user,item\nbob,jam\n")
+    (tmp_path / "parts").mkdir()
+    (tmp_path / "parts" / "2024").symlink_to("../elsewhere")
+    (tmp_path / "parts" / "a.csv").write_text("user,item\nann,tea\n")
+    report = preprocess(tmp_path / "parts", data_dir=data_dir, min_interactions=1)
+    assert [source["file"] for source in report.metadata["sources"]] == ["b.csv", "a.csv"]
+    (tmp_path / "elsewhere" / "up").symlink_to("../parts")
+    with pytest.raises(DataError, match="up: expected log files, found a link to a directory"):
+        preprocess(tmp_path / "parts", data_dir=data_dir)
+
+
+@pytest.mark.parametrize("paths", [["none.csv"], ["log.parquet", "none.csv"]])
+def test_a_file_that_is_not_there_is_named(tmp_path, data_dir, paths):
+    pq.write_table(pa.table({"user": ["u"], "item": ["a"]}), tmp_path / "log.parquet")
+    with pytest.raises(DataError, match=r"none\.csv: no such file"):
+        preprocess([tmp_path / path for path in paths], data_dir=data_dir)
+    with pytest.raises(DataError, match=r"none\.csv: no such file"):
+        inspect(tmp_path / "none.csv")
+
+
+def test_a_directory_above_has_its_own_name(tmp_path, data_dir, monkeypatch):
+    folder = tmp_path / "Shop" / "new"
+    folder.mkdir(parents=True)
+    (tmp_path / "Shop" / "a.csv").write_text("user,item\nann,tea\n")
+    monkeypatch.chdir(folder)
+    assert preprocess("..", data_dir=data_dir, min_interactions=1).dataset == "shop"
 
 
 def test_a_directory_without_a_log_is_one_line(tmp_path, data_dir):

@@ -192,8 +192,8 @@ def test_parquet_is_reused_and_other_columns_are_not_looked_at(folder):
 @pytest.mark.parametrize(
     ("table", "message"),
     [
-        ({"user": [[1]], "item": ["a"]}, 'column "user": expected integers, text or times, found '
-         "list<item: int64>"),
+        ({"user": [[1]], "item": ["a"]}, 'table: column "user": expected integers, text or '
+         "times, found list<item: int64>"),
         ({"user": ["u", "u"], "item": ["a", "b"], "time": ["1", "soon"]}, 'table:2: column "time": '
          'expected a time such as 978300760 or 978300760.25, found "soon"'),
         ({"user": ["u"], "what": ["a"]}, 'table: expected a column of items, found columns "user", '
@@ -226,10 +226,39 @@ def test_a_table_needs_a_name(folder):
 
 def test_a_damaged_parquet_file_is_one_line(folder):
     log = folder / "bad.parquet"
-    log.write_bytes(b"PAR1 and nothing more")
+    log.write_bytes(b"PAR1\x15 and nothing more")
     with pytest.raises(DataError, match=r"bad\.parquet: expected a table, found: ") as caught:
         preprocess(log, data_dir=folder)
     assert "\n" not in str(caught.value)
+
+
+def test_a_column_that_cannot_be_read_is_named_with_its_part(folder):
+    parts = folder / "lists"
+    parts.mkdir()
+    pq.write_table(pa.table({"user": ["u"], "item": ["a"]}), parts / "0.parquet")
+    pq.write_table(pa.table({"user": ["u"], "item": [["a"]]}), parts / "1.parquet")
+    with pytest.raises(DataError, match=r'1\.parquet: column "item": expected integers, text or'):
+        preprocess(parts, data_dir=folder)
+
+
+@pytest.mark.parametrize("kind", [pa.binary(), pa.large_binary(), pa.binary(1)])
+def test_bytes_are_ids_where_they_are_text(folder, kind):
+    table = pa.table({"user": pa.array([b"u", b"u", b"\xff", b"v"], kind), "item": list("abcd")})
+    dataset = of_table(folder, table, on_bad_row="skip")
+    assert (dataset.num_users, dataset.metadata["rows_skipped"]) == (2, 1)
+    with pytest.raises(DataError, match='^table:3: column "user": expected text in UTF-8, found'):
+        of_table(folder, table)
+
+
+@pytest.mark.parametrize("empty", [["0"], ["2"], ["0", "2"]])
+def test_parts_may_be_empty(tmp_path, empty):
+    parts = tmp_path / "parts"
+    parts.mkdir()
+    pq.write_table(pa.table({"user": ["u"], "item": ["a"]}), parts / "1.parquet")
+    for name in empty:
+        (parts / f"{name}.parquet").touch()
+    report = preprocess(parts, data_dir=tmp_path / "data", min_interactions=1)
+    assert report.interactions == 1 and len(report.metadata["sources"]) == 1 + len(empty)
 
 
 def test_parts_without_the_columns_of_the_first_are_refused(folder):

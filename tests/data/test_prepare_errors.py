@@ -86,7 +86,7 @@ def log(tmp_path: Path) -> Path:
             ': expected columns separated by a comma, tab, semicolon, pipe, space or "::", '
             "found none of these in the first line; choose with --delimiter",
         ),
-        (b"PAR1....", ": expected text in UTF-8, plain, gzip or zstd, found a Parquet file"),
+        (b"PAR1\x15\x04", ": expected text in UTF-8, plain, gzip or zstd, found a Parquet file"),
         (
             "user,item".encode("utf-16"),
             ": expected text in UTF-8, plain, gzip or zstd, found UTF-16; save it as UTF-8",

@@ -186,6 +186,13 @@ def test_a_line_without_a_user_has_no_other_user(log, delimiter):
     assert result["report"]["rows_without_user"] == 2
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_blanks_at_the_end_of_a_line_belong_to_the_last_item(log, end):
+    content = f"u,a ,b {end}v,b ,a {end}  {end}"
+    result = read(log, content, log_format="sequences", delimiter=",")
+    assert raw_sequences(result) == {"u": ["a ", "b "], "v": ["b ", "a "]}
+
+
 PARTS = {
     "names that only numbers below tell from a row": ("who,what,stamp\n", "ann,tea,1700000009\n"),
     "a column that only its values tell to be times": (
@@ -214,6 +221,42 @@ def test_a_header_by_itself_tells_nothing_of_a_log(log, parts, empty):
     assert raw_sequences(result) == {"ann": ["tea"] * times, "bob": ["tea"] * times}
     assert set(result["timestamps"].tolist()) == {1_700_000_009}
     assert _core.inspect_log(paths, **columns)["layout"] == result["report"]["layout"]
+
+
+@pytest.mark.parametrize("header", [None, True])
+@pytest.mark.parametrize(
+    "rows",
+    [
+        ["ann,tea,1700000009\nbob,jam,1700000008\n"],
+        ["ann,tea,1700000009\n", "bob,jam,1700000008\n"],
+    ],
+)
+@pytest.mark.parametrize("parts", [["user,item,moment\n"], ["\n", "\ufeffuser,item,moment"]])
+def test_the_header_may_stand_in_a_part_of_its_own(log, parts, rows, header):
+    paths = [log.with_name(str(number)) for number in range(len(parts + rows))]
+    for path, text in zip(paths, parts + rows, strict=True):
+        path.write_text(text)
+    options = {"header": header, "time_column": "moment"}
+    result = _core.read_log(paths, min_interactions=1, **options)
+    assert raw_sequences(result) == {"ann": ["tea"], "bob": ["jam"]}
+    assert result["report"]["layout"]["columns"] == ["user", "item", "moment"]
+    found = _core.inspect_log(paths, **options)
+    assert found["layout"] == result["report"]["layout"]
+    assert found["sample"][0] == ["ann", "tea", "1700000009"]
+
+
+def test_blank_lines_may_stand_above_the_header_of_any_part(log):
+    other = log.with_name("other")
+    for first, second in (("", "\n\r\n"), ("\n", ""), ("\n", "\n\n")):
+        log.write_text(first + "user,item,time\nu,a,1\n")
+        other.write_text(second + '"user",item,time\nu,b,soon\n')
+        lines = len(second.split("\n")) + 1
+        with pytest.raises(DataError, match=f'other:{lines}: column "time"'):
+            _core.read_log([log, other], min_interactions=1)
+        other.write_text(second + "user,item,time\nu,b,2\n")
+        result = _core.read_log([log, other], min_interactions=1)
+        assert raw_sequences(result) == {"u": ["a", "b"]}
+        assert result["report"]["rows_read"] == 2
 
 
 def test_rows_may_stand_in_a_file_each(log):

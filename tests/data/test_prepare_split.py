@@ -101,8 +101,8 @@ def test_what_happens_at_the_time_of_a_cut_is_after_it(log):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"test_from": "soon"}, 'split: expected a time such as 2024-05-31 or a share such as 0.9, '
-         'found "soon"'),
+        ({"test_from": "soon"}, 'test_from: expected a time such as 2024-05-31 or a share such as '
+         '0.9, found "soon"'),
         ({"test_from": "2024-06-01"}, "test_from: expected a test that begins before the newest "
          "interaction is over, found 1717200000"),
         ({"valid_from": "2024-05-01"}, "valid_from: expected a validation that leaves older "

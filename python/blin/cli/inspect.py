@@ -53,7 +53,9 @@ def _understood(found: Mapping[str, Any]) -> dict[str, str | None]:
     compression = "" if found["compression"] == "none" else f", {found['compression']}"
     parts = "" if found["parts"] == 1 else f", of {found['parts']} parts"
     time = found["time"]
-    rows = f"{'about ' if found['rows_estimated'] else ''}{found['rows']:,}"
+    beyond = "more than " if found["goes_on"] else ""
+    about = "about " if found["rows_estimated"] and not beyond else ""
+    rows = f"{beyond}{about}{found['rows']:,}"
     bad = {
         "unreadable": found["rows_skipped"],
         "without a user": found["rows_without_user"],
@@ -63,10 +65,10 @@ def _understood(found: Mapping[str, Any]) -> dict[str, str | None]:
         rows += f"; of the first {found['rows_looked_at']:,}"
         rows += "".join(f", {count:,} {why}" for why, count in bad.items() if count)
     return {
-        "log": f"{found['path']} ({size_of(found['bytes'])}{compression}{parts})",
+        "log": f"{found['path']} ({beyond}{size_of(found['bytes'])}{compression}{parts})",
         "format": format_of(found),
         "rows": rows,
-        "times": _times(time, is_part=found["rows_looked_at"] < found["rows"]),
+        "times": _times(time, is_part=found["goes_on"] or found["rows_looked_at"] < found["rows"]),
         "first": None if found["columns"] else " ".join(found["first_records"][0]),
     }
 

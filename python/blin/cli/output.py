@@ -106,7 +106,7 @@ class Output:
 
     @contextmanager
     def bar(self, label: str, *, of_bytes: bool = False) -> Iterator[Callable[[int, int], None]]:
-        """Yields a function of (done, total) that moves a progress bar."""
+        """Yields a function of (done, total) that moves a progress bar; 0 is an unknown total."""
         if not self.live:
             yield lambda done, total: None
             return
@@ -123,7 +123,7 @@ class Output:
         )
         with progress.Progress(*columns, console=self.notes, transient=True) as bar:
             task = bar.add_task(label, total=None)
-            yield lambda done, total: bar.update(task, completed=done, total=total)
+            yield lambda done, total: bar.update(task, completed=done, total=total or None)
 
 
 def text_of(value: object) -> str:

@@ -35,7 +35,8 @@ _INT64_MAX = 2**63 - 1
 # memory is so much smaller than what it holds.
 _TRUSTED_BYTES = 128 << 20
 _MAX_RATIO = 250
-_PARQUET, _ARROW = b"PAR1", b"ARROW1"
+_PARQUET, _ARROW = b"PAR1", b"ARROW1\0\0"
+_MAGIC_BYTES = 12
 
 
 @dataclass(frozen=True)
@@ -51,8 +52,13 @@ class _File:
 
 
 def is_columnar(path: Path) -> bool:
-    """Tells by its first bytes whether a file is Parquet or Arrow."""
-    return _magic(path).startswith((_PARQUET, _ARROW))
+    """Tells by its first bytes whether a file is Parquet or Arrow.
+
+    Letters alone do not tell it: an id in a log of text may begin with them.
+    """
+    magic = _magic(path)
+    is_binary = any(byte < ord(" ") and byte not in b"\t\n\f\r" for byte in magic)
+    return magic.startswith(_ARROW) or (magic.startswith(_PARQUET) and is_binary)
 
 
 def has_rows(path: Path) -> bool:
@@ -72,14 +78,14 @@ def _magic(path: Path) -> bytes:
     try:
         # What a pipe gives is gone once it is read.
         with path.open("rb") if path.is_file() else BytesIO() as file:
-            return file.read(len(_ARROW))
+            return file.read(_MAGIC_BYTES)
     except OSError:
         return b""
 
 
 @contextmanager
 def _opened(path: Path) -> Iterator[_File]:
-    if _magic(path) == _ARROW:
+    if _magic(path).startswith(_ARROW):
         with pa.memory_map(str(path)) as source, pa.ipc.open_file(source) as file:
             schema = file.schema
             num_rows = sum(map(len, _arrow_batches(source, schema, schema.names[:1])))
@@ -178,12 +184,18 @@ def read_files(
     on_progress: Callable[[int, int], None] | None,
 ) -> dict[str, Any]:
     """Reads and prepares Parquet or Arrow files, which have the columns of the first."""
-    sizes = [path.stat().st_size for path in paths]
+    sizes = []
+    for path in paths:
+        with _reported(path):
+            sizes.append(path.stat().st_size)
+    last = max(place for place, size in enumerate(sizes) if size > 0)
     log: _Log | None = None
     with _hashing(paths, sha256) as hashes:
-        for path, size, done in zip(paths, sizes, np.cumsum([0, *sizes]), strict=False):
+        for place, (path, size) in enumerate(zip(paths, sizes, strict=True)):
+            if size == 0:
+                continue
             with _reported(path), _opened(path) as file:
-                if file.num_rows == 0 and (log is not None or path != paths[-1]):
+                if file.num_rows == 0 and (log is not None or place != last):
                     continue
                 if log is None:
                     log = _Log(path, file.schema, options, threads=threads, spill=spill)
@@ -210,7 +222,7 @@ def read_files(
                         rows += len(batch)
                         if on_progress is not None:
                             share = rows / max(file.num_rows, 1)
-                            on_progress(int(done + size * share), sum(sizes))
+                            on_progress(int(sum(sizes[:place]) + size * share), sum(sizes))
         assert log is not None
         # The sorting needs the memory that Arrow would keep for later.
         pa.default_memory_pool().release_unused()
@@ -281,6 +293,7 @@ class _Log:
     def start_file(self, path: Path) -> None:
         """Names the file whose batches come next."""
         assert self._reader is not None
+        self._path = path
         self._reader.start_file(path)
 
     def append(self, batch: pa.RecordBatch) -> int:
@@ -292,7 +305,7 @@ class _Log:
         if self._reader is None:
             self.understand([batch])
         assert self._reader is not None
-        columns = [_arrays(name, batch.column(name)) for name in self.columns]
+        columns = [_arrays(self._path, name, batch.column(name)) for name in self.columns]
         self._reader.append(columns)
         # Of text a batch has the offsets, and what lies between the first and the last.
         return sum(
@@ -344,13 +357,13 @@ def _sample(column: pa.Array) -> list[str]:
         return [""] * len(column)
 
 
-def _arrays(name: str, column: pa.Array) -> tuple[Any, Any, Any]:
+def _arrays(source: str | Path, name: str, column: pa.Array) -> tuple[Any, Any, Any]:
     """Returns integers, or offsets and bytes, and which of them are there."""
     try:
         column = _plain(_decoded(column))
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as cause:
         raise DataError(
-            f'column "{name}": expected integers, text or times, found {column.type}'
+            f'{source}: column "{name}": expected integers, text or times, found {column.type}'
         ) from cause
     valid = None
     if column.null_count:
@@ -392,7 +405,10 @@ def _plain(column: pa.Array) -> pa.Array:
         if whole.null_count == column.null_count:
             return whole
         return pc.coalesce(whole.cast(pa.large_string()), column.cast(pa.large_string()))
-    return column.cast(pa.large_string())
+    # Whether bytes are text is looked at row by row, when they are read.
+    is_bytes = pa.types.is_binary(kind) or pa.types.is_fixed_size_binary(kind)
+    is_bytes = is_bytes or pa.types.is_large_binary(kind)
+    return column.cast(pa.large_binary() if is_bytes else pa.large_string())
 
 
 def _nanoseconds(column: pa.Array) -> pa.Array:

@@ -22,8 +22,6 @@ _DEFAULTS = {
     "test_from": None,
 }
 
-ROLES = ("user", "item", "time", "tie_break", "rating")
-
 
 def inspect(log: str | Path, **options: Any) -> dict[str, Any]:
     r"""Reads the beginning of a log and returns how it is understood, as JSON can hold it.
@@ -50,7 +48,7 @@ def inspect(log: str | Path, **options: Any) -> dict[str, Any]:
     path = next((part for part in parts if _holds_something(part)), parts[0])
     if options.get("delimiter") == r"\t":
         options = options | {"delimiter": "\t"}
-    is_estimate = False
+    is_estimate = goes_on = False
     if columnar.is_columnar(path):
         found = _inspect_columns(path, options)
         rows, types, size = found["num_rows"], found["types"], path.stat().st_size
@@ -60,11 +58,12 @@ def inspect(log: str | Path, **options: Any) -> dict[str, Any]:
         )
         path, size = found["path"], found["bytes"]
         rows, types = found["rows_read"], None
-        is_estimate = found["bytes_used"] < size
+        if size == 0:  # a pipe
+            size, goes_on = found["bytes_used"], not found["has_ended"]
+        is_estimate = goes_on or found["bytes_used"] < size
         if is_estimate:
             rows = round(rows * size / max(found["bytes_used"], 1))
     layout = found["layout"]
-    roles = {layout[f"{role}_column"]: role for role in ROLES if layout[f"{role}_column"]}
     return {
         "path": str(path),
         "parts": len(parts),
@@ -76,7 +75,7 @@ def inspect(log: str | Path, **options: Any) -> dict[str, Any]:
         "columns": [
             {
                 "name": name,
-                "role": roles.get(name),
+                "role": found["roles"][place],
                 **({} if types is None else {"type": types[place]}),
                 "sample": [row[place] for row in found["sample"] if place < len(row)],
             }
@@ -85,6 +84,7 @@ def inspect(log: str | Path, **options: Any) -> dict[str, Any]:
         "first_records": found["sample"],
         "rows": rows,
         "rows_estimated": is_estimate,
+        "goes_on": goes_on,
         "rows_looked_at": found["rows_read"],
         "rows_skipped": found["rows_skipped"],
         "rows_without_user": found["rows_without_user"],

@@ -12,7 +12,7 @@ import math
 import os
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
@@ -196,7 +196,7 @@ def preprocess(
     """
     start = time.perf_counter()
     table = paths if isinstance(paths, SupportsArrow) else None
-    sources: list[Path] = []
+    given: list[Path] = []
     if isinstance(paths, SupportsArrow):
         if name is None:
             raise ConfigError("name: expected one for the dataset of a table, found none")
@@ -206,7 +206,6 @@ def preprocess(
         if not given:
             raise ConfigError("paths: expected at least one file, found none")
         name = _dataset_name(name, given[0])
-        sources = [part for path in given for part in log_parts(path)]
     options: dict[str, Any] = {
         "delimiter": "\t" if delimiter == r"\t" else delimiter,
         "header": header,
@@ -226,6 +225,7 @@ def preprocess(
         "log_format": log_format,
     }
     _require_ranges(options, threads)
+    sources = [part for path in given for part in log_parts(path)]
     limit = None if memory_limit is None else MemoryLimit.parse(memory_limit)
     directory = Directory(Path(data_dir) / name)
     directory.recover()
@@ -284,7 +284,7 @@ def _other_sources(path: Path, sources: Sequence[Path]) -> tuple[str, ...]:
 
 def _dataset_name(name: str | None, source: Path) -> str:
     if name is None:
-        stem = Path(source.name or source.resolve().name)
+        stem = Path(source.resolve().name if source.name in ("", "..") else source.name)
         while stem.suffix.lower() in _SUFFIXES:
             stem = stem.with_suffix("")
         name = re.sub(r"[^\w.+-]+", "-", stem.name.lower()).strip("-.") or "log"
@@ -324,17 +324,27 @@ def _read(
 
 def log_parts(path: Path) -> list[Path]:
     """Returns the file itself, or a directory's files as engines such as Spark leave them there."""
-    if not path.is_dir():
-        return [path]
-    parts = [
-        part
-        for part in sorted(path.rglob("*"))
-        if not part.is_dir()
-        and not any(piece.startswith((".", "_")) for piece in part.relative_to(path).parts)
-    ]
+    parts = sorted(_files_below(path, frozenset())) if path.is_dir() else [path]
     if not parts:
         raise DataError(f"{path}: expected a directory of log files, found none in it")
+    missing = next((part for part in parts if not part.exists()), None)
+    if missing is not None:
+        raise DataError(f"{missing}: no such file")
     return parts
+
+
+def _files_below(directory: Path, above: frozenset[Path]) -> Iterator[Path]:
+    """Yields the files in a directory and below, also where links lead to directories."""
+    above |= {directory.resolve()}
+    for path in directory.iterdir():
+        if path.name.startswith((".", "_")):
+            continue
+        if not path.is_dir():
+            yield path
+        elif path.resolve() in above:
+            raise DataError(f"{path}: expected log files, found a link to a directory above it")
+        else:
+            yield from _files_below(path, above)
 
 
 def _reusable_metadata(

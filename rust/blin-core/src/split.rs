@@ -1,8 +1,6 @@
 //! Two cut points per user: `[0, train_end)` trains, `[train_end, valid_end)` validates, the rest
 //! tests. Nothing after the split knows which protocol made it.
 
-use std::str::FromStr;
-
 use crate::error::{Error, Result};
 use crate::ingest::time::{Time, TimeUnit, parse, style_of};
 use crate::sequences::Sequences;
@@ -31,15 +29,14 @@ pub enum Moment {
     Share(f64),
 }
 
-impl FromStr for Moment {
-    type Err = Error;
-
-    /// Numbers between 0 and 1 are shares, everything else a time as a log may hold it.
-    fn from_str(text: &str) -> Result<Self> {
+impl Moment {
+    /// Numbers between 0 and 1 are shares, everything else a time as a log may hold it; an error
+    /// names the option.
+    pub fn parse(option: &'static str, text: &str) -> Result<Self> {
         let share = text.parse().ok().filter(|share| 0.0 < *share && *share < 1.0);
         let time = || parse(text.as_bytes(), style_of(text.as_bytes())?);
         share.map(Self::Share).or_else(|| time().map(Self::Time)).ok_or_else(|| {
-            Error::argument("split", "a time such as 2024-05-31 or a share such as 0.9", text)
+            Error::argument(option, "a time such as 2024-05-31 or a share such as 0.9", text)
         })
     }
 }

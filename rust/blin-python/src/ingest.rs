@@ -241,6 +241,7 @@ impl ColumnReader {
         let times = interactions.timestamps.as_deref();
         let result = PyDict::new(py);
         result.set_item("layout", layout_dict(py, &log.layout)?)?;
+        result.set_item("roles", log.layout.roles())?;
         set_rows(&result, log.rows)?;
         result.set_item("skipped_messages", &log.messages)?;
         result.set_item("time_warning", &log.warning)?;
@@ -285,15 +286,16 @@ fn column_of<'a>((values, text, valid): &'a ColumnArrays<'_>) -> Result<Column<'
 }
 
 fn split_of(rule: &str, valid_from: Option<&str>, test_from: Option<&str>) -> Result<Split> {
-    let moment = |text: Option<&str>| text.map(str::parse::<Moment>).transpose();
+    let moment =
+        |option, text: Option<&str>| text.map(|text| Moment::parse(option, text)).transpose();
     match (rule, test_from.or(valid_from)) {
         ("leave-one-out", None) => Ok(Split::LeaveOneOut),
         ("leave-one-out", Some(_)) => {
             Err(Error::argument("split", "\"temporal\", to cut at a time", rule).into())
         }
         ("temporal", _) => Ok(Split::Temporal {
-            valid_from: moment(valid_from)?,
-            test_from: moment(test_from)?.unwrap_or(Moment::Share(0.9)),
+            valid_from: moment("valid_from", valid_from)?,
+            test_from: moment("test_from", test_from)?.unwrap_or(Moment::Share(0.9)),
         }),
         _ => Err(Error::argument("split", r#""leave-one-out" or "temporal""#, rule).into()),
     }
@@ -419,10 +421,12 @@ fn inspection_dict<'py>(py: Python<'py>, inspection: &Inspection) -> PyResult<Bo
     let result = PyDict::new(py);
     result.set_item("path", &inspection.path)?;
     result.set_item("layout", layout_dict(py, &inspection.layout)?)?;
+    result.set_item("roles", inspection.layout.roles())?;
     result.set_item("sample", &inspection.sample)?;
     result.set_item("compression", inspection.compression)?;
     result.set_item("bytes", inspection.bytes)?;
     result.set_item("bytes_used", inspection.bytes_used)?;
+    result.set_item("has_ended", inspection.has_ended)?;
     set_rows(&result, inspection.rows)?;
     result.set_item("skipped_messages", &inspection.messages)?;
     result.set_item("time_warning", &inspection.warning)?;

@@ -28,6 +28,13 @@ pub(super) const ROLES: [Role; 5] =
     [Role::User, Role::Item, Role::Time, Role::TieBreak, Role::Rating];
 
 impl Role {
+    pub(super) fn key(self) -> &'static str {
+        match self {
+            Self::TieBreak => "tie_break",
+            _ => self.name(),
+        }
+    }
+
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::User => "user",

@@ -82,7 +82,7 @@ pub struct Layout {
     /// How the times that decide between equal ones are written, if there are any.
     pub tie_break_style: Option<TimeStyle>,
     places: Places,
-    /// The first line as it stands in the file, if it is a header.
+    /// The first line as it stands in the file, without its end, if it is a header.
     header: Vec<u8>,
 }
 
@@ -101,6 +101,12 @@ impl Layout {
             (Format::Sequences, delimiter) => Ok(Self::sequences(delimiter)),
             (_, delimiter) => Self::table(path, head, delimiter, options),
         }
+    }
+
+    /// What each column is taken for: `user`, `item`, `time`, `tie_break` or `rating`.
+    pub fn roles(&self) -> Vec<Option<&'static str>> {
+        let role = |place| columns::ROLES.into_iter().find(|&role| self.place(role) == Some(place));
+        (0..self.columns.len()).map(|place| role(place).map(Role::key)).collect()
     }
 
     /// The name of the users' column.
@@ -132,17 +138,16 @@ impl Layout {
     /// header if this file repeats it.
     pub fn bytes_before_rows(&self, block: &[u8]) -> usize {
         let bom = if block.starts_with(BOM) { BOM.len() } else { 0 };
-        let rows = &block[bom..];
         if !self.has_header {
             return bom;
         }
+        let start = bom + blank_lines(&block[bom..]);
+        let rows = &block[start..];
         // The parts of a log may end their lines differently.
-        let header = self.header.strip_suffix(b"\n").unwrap_or(&self.header);
-        let header = header.strip_suffix(b"\r").unwrap_or(header);
-        match rows.strip_prefix(header) {
+        match rows.strip_prefix(self.header.as_slice()) {
             Some([]) => return block.len(),
-            Some([b'\n', ..]) => return bom + header.len() + 1,
-            Some([b'\r', b'\n', ..]) => return bom + header.len() + 2,
+            Some([b'\n', ..]) => return start + self.header.len() + 1,
+            Some([b'\r', b'\n', ..]) => return start + self.header.len() + 2,
             _ => {}
         }
         // And quote their names differently.
@@ -151,7 +156,33 @@ impl Layout {
             names.len() == self.columns.len()
                 && names.iter().zip(&self.columns).all(|(found, name)| text(found) == *name)
         });
-        if is_header { bom + line.len() } else { bom }
+        if is_header { start + line.len() } else { bom }
+    }
+
+    /// The layout of a log whose first part is one line and whose next part begins with `head`:
+    /// that line may be the header, or a row.
+    pub(super) fn after_line(
+        line: &[u8],
+        path: &Path,
+        head: &[u8],
+        options: &LogOptions,
+    ) -> Result<Self> {
+        let own = Self::sniff(path, head, options);
+        let guessed = LogOptions { header: None, ..options.clone() };
+        let has_own_header = match options.header {
+            Some(true) => Self::sniff(path, head, &guessed).is_ok_and(|layout| layout.has_header),
+            Some(false) => true,
+            None => own.as_ref().is_ok_and(|layout| layout.has_header),
+        };
+        if has_own_header || own.as_ref().is_ok_and(|layout| layout.format != Format::Table) {
+            return own;
+        }
+        let line = line.strip_prefix(BOM).unwrap_or(line);
+        let whole = [line, head.strip_prefix(BOM).unwrap_or(head)].concat();
+        match Self::sniff(path, &whole, options) {
+            Ok(layout) if layout.has_header => Ok(layout),
+            _ => own,
+        }
     }
 
     /// The first records below the head of a file, split into fields.
@@ -233,7 +264,8 @@ impl Layout {
         let places = columns::find(path, &names, has_header, &rows, options)?;
         let [time_style, tie_break_style] =
             [Role::Time, Role::TieBreak].map(|role| time_style(role, &places, &rows));
-        let header = if has_header { head[..first_bytes].to_vec() } else { Vec::new() };
+        let first_line = &head[..if has_header { first_bytes } else { 0 }];
+        let header = without_end(&first_line[blank_lines(first_line)..]).to_vec();
         let (format, columns) = (Format::Table, names);
         Ok(Self {
             format,
@@ -254,6 +286,20 @@ pub(super) fn time_style(role: Role, places: &Places, rows: &[Vec<Vec<u8>>]) -> 
     let styles = rows.iter().filter_map(|row| style_of(row.get(place)?));
     let (numbers, dates): (Vec<_>, Vec<_>) = styles.partition(|style| *style == TimeStyle::Number);
     Some(if dates.len() > numbers.len() { TimeStyle::Date } else { TimeStyle::Number })
+}
+
+/// Bytes of the empty lines that text begins with.
+fn blank_lines(text: &[u8]) -> usize {
+    let mut rest = text;
+    while let [b'\n', after @ ..] | [b'\r', b'\n', after @ ..] = rest {
+        rest = after;
+    }
+    text.len() - rest.len()
+}
+
+fn without_end(line: &[u8]) -> &[u8] {
+    let line = line.strip_suffix(b"\n").unwrap_or(line);
+    line.strip_suffix(b"\r").unwrap_or(line)
 }
 
 /// Refuses what would otherwise be text on one endless line, or text with a NUL beside each letter.
@@ -424,8 +470,7 @@ impl Sample {
             if rows.is_empty() {
                 first_bytes += line.len();
             }
-            let content = line.strip_suffix(b"\n").unwrap_or(line);
-            let content = content.strip_suffix(b"\r").unwrap_or(content);
+            let content = without_end(line);
             if !content.trim_ascii().is_empty() {
                 rows.push(split(content, delimiter.as_bytes()));
             }

@@ -20,10 +20,11 @@ impl<'a> ListReader<'a> {
         rows.look_for_nul(block);
         for line in block.split_inclusive(|&byte| byte == b'\n') {
             rows.lines += 1;
-            let line = line.trim_ascii_end();
-            if line.is_empty() {
+            if line.trim_ascii().is_empty() {
                 continue;
             }
+            let line = line.strip_suffix(b"\n").unwrap_or(line);
+            let line = line.strip_suffix(b"\r").unwrap_or(line);
             if let Err(bad) = self.read_line(line, rows) {
                 rows.push_bad(rows.lines, bad);
                 if self.on_bad_row == OnBadRow::Fail {

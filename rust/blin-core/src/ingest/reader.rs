@@ -120,7 +120,7 @@ pub(super) fn read_from(
                 sources.push(source.finish());
                 continue;
             }
-            understood = Some((path, Layout::sniff(path, source.peek()?, options)?));
+            understood = Some((path, layout_of(path, source.peek()?, &lone_lines, options)?));
         }
         if let Some((_, layout)) = &understood {
             for (path, line) in std::mem::take(&mut lone_lines) {
@@ -132,8 +132,10 @@ pub(super) fn read_from(
         }
         sources.push(source.finish());
     }
-    if let Some((path, line)) = telling(&lone_lines) {
-        let layout = Layout::sniff(path, &line, options)?;
+    if let Some(place) = telling(&lone_lines) {
+        let (path, line) = &lone_lines[place];
+        let path = *path;
+        let layout = layout_of(path, line, &lone_lines[..place], options)?;
         for (path, line) in std::mem::take(&mut lone_lines) {
             let job = FileJob { path, layout: &layout, options, pool, batch, is_whole: true };
             job.run(Source::of_text(path, line)?, &mut table, &mut report)?;
@@ -149,27 +151,53 @@ pub(super) fn read_from(
     Log::of(first.to_owned(), layout, table, sources)
 }
 
-/// The first that is not blank, or the last.
-fn telling<P: Clone>(lone_lines: &[(P, Vec<u8>)]) -> Option<(P, Vec<u8>)> {
-    let found = lone_lines.iter().find(|(_, line)| !line.trim_ascii().is_empty());
-    found.or(lone_lines.last()).cloned()
+/// The layout of a part, given the parts of one line that come before it.
+fn layout_of<P>(
+    path: &Path,
+    head: &[u8],
+    lone_lines: &[(P, Vec<u8>)],
+    options: &LogOptions,
+) -> Result<Layout> {
+    match lone_lines.iter().find(|(_, line)| !is_blank(line)) {
+        Some((_, line)) => Layout::after_line(line, path, head, options),
+        None => Layout::sniff(path, head, options),
+    }
 }
 
-/// The part of a log that tells its layout: the first of more than one line, or the first that is
-/// not blank, or the last.
-fn telling_part(paths: &[PathBuf]) -> Result<&PathBuf> {
+/// The first that differs from the first that is not blank, for that may be the header; without
+/// such, the first that is not blank, or the last.
+fn telling<P>(lone_lines: &[(P, Vec<u8>)]) -> Option<usize> {
+    let mut written = (0..lone_lines.len()).filter(|&place| !is_blank(&lone_lines[place].1));
+    let Some(first) = written.next() else { return lone_lines.len().checked_sub(1) };
+    let other =
+        |&place: &usize| lone_lines[place].1.trim_ascii() != lone_lines[first].1.trim_ascii();
+    Some(written.find(other).unwrap_or(first))
+}
+
+fn is_blank(line: &[u8]) -> bool {
+    line.trim_ascii().is_empty()
+}
+
+/// A part of a log that tells its layout, and the parts of one line before it.
+type TellingPart<'a> = (&'a PathBuf, Vec<(&'a PathBuf, Vec<u8>)>);
+
+/// The first part of more than one line, or what [`telling`] finds.
+fn telling_part(paths: &[PathBuf]) -> Result<TellingPart<'_>> {
     if let [path] = paths {
-        return Ok(path); // what a pipe gives is gone once it is read
+        return Ok((path, Vec::new())); // what a pipe gives is gone once it is read
     }
     let mut lone_lines = Vec::new();
     for path in paths {
         match Source::open(path, Arc::default())?.only_line()? {
             Some(line) => lone_lines.push((path, line.to_vec())),
-            None => return Ok(path),
+            None => return Ok((path, lone_lines)),
         }
     }
-    let found = telling(&lone_lines).map(|(path, _)| path);
-    found.ok_or_else(|| Error::argument("paths", "at least one file", ""))
+    let place =
+        telling(&lone_lines).ok_or_else(|| Error::argument("paths", "at least one file", ""))?;
+    let path = lone_lines[place].0;
+    lone_lines.truncate(place);
+    Ok((path, lone_lines))
 }
 
 /// Blocks that are read of a log that is only inspected.
@@ -186,10 +214,12 @@ pub struct Inspection {
     pub sample: Vec<Vec<String>>,
     /// How the file is compressed: `none`, `gzip` or `zstd`.
     pub compression: &'static str,
-    /// The size of the file.
+    /// The size of the file; 0 of a pipe.
     pub bytes: u64,
     /// Bytes of the file that were looked at.
     pub bytes_used: u64,
+    /// Whether it was looked at to its end.
+    pub has_ended: bool,
     /// What became of the rows that were looked at.
     pub rows: RowCounts,
     /// What is wrong with the first of those that cannot be read.
@@ -208,10 +238,10 @@ pub fn inspect(
     pool: &rayon::ThreadPool,
     hook: &mut Hook,
 ) -> Result<Inspection> {
-    let path = telling_part(paths)?;
+    let (path, lone_lines) = telling_part(paths)?;
     let bytes = total_bytes(std::slice::from_ref(path))?;
     let mut source = Source::open(path, Arc::default())?.limit(INSPECTED_BLOCKS);
-    let layout = Layout::sniff(path, source.peek()?, options)?;
+    let layout = layout_of(path, source.peek()?, &lone_lines, options)?;
     let sample = layout.sample(source.peek()?);
     let options = LogOptions { on_bad_row: OnBadRow::Skip, ..options.clone() };
     let batch = 2 * pool.current_num_threads();
@@ -224,6 +254,7 @@ pub fn inspect(
     let Finished { rows: interactions, time_unit, .. } = table.finish(path, &layout)?;
     let time = TimeRange::of(interactions.in_memory().timestamps.as_deref(), time_unit);
     let (compression, bytes_used) = (source.compression(), source.bytes_used());
+    let has_ended = source.has_ended();
     let path = path.clone();
     Ok(Inspection {
         path,
@@ -232,6 +263,7 @@ pub fn inspect(
         compression,
         bytes,
         bytes_used,
+        has_ended,
         rows,
         messages,
         warning,

@@ -27,6 +27,9 @@ const MAX_RATIO: u64 = 250;
 
 const COMPRESSED_BUFFER_BYTES: usize = 256 << 10;
 
+/// Bytes that tell what kind of file it is.
+const MAGIC_BYTES: usize = 12;
+
 /// A file that was read to its end.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SourceSummary {
@@ -100,7 +103,7 @@ impl Source {
 
     /// Reads what `bytes` gives as if it were the file at `path`.
     pub(super) fn of_bytes(path: &Path, mut bytes: Bytes, counter: Arc<AtomicU64>) -> Result<Self> {
-        let mut magic = [0; 6];
+        let mut magic = [0; MAGIC_BYTES];
         let magic = read_up_to(&mut bytes, &mut magic).map_err(|error| Error::io(path, error))?;
         refuse_other_formats(path, magic)?;
         let stream = Stream::new(magic, HashingFile::new(magic, bytes, counter));
@@ -133,6 +136,11 @@ impl Source {
             Stream::Gzip(_) => "gzip",
             Stream::Zstd(_) => "zstd",
         }
+    }
+
+    /// Whether there is nothing after the blocks so far.
+    pub fn has_ended(&self) -> bool {
+        self.ended && self.peeked.is_none()
     }
 
     /// Bytes of the file that the blocks so far were made of.
@@ -285,11 +293,16 @@ fn read_up_to<'a>(stream: &mut impl Read, buffer: &'a mut [u8]) -> std::io::Resu
     Ok(&buffer[..filled])
 }
 
+/// Refuses other kinds of file; letters alone do not tell one, for an id may begin with them.
 fn refuse_other_formats(path: &Path, magic: &[u8]) -> Result<()> {
+    let is_control = |byte: &u8| *byte < b' ' && !byte.is_ascii_whitespace();
     let found = match magic {
-        [b'P', b'A', b'R', b'1', ..] => "a Parquet file",
+        [b'P', b'A', b'R', b'1', rest @ ..] if rest.iter().any(is_control) => "a Parquet file",
         [b'P', b'K', 3, 4, ..] => "a zip archive; unpack it first",
-        [b'B', b'Z', b'h', ..] => "a bzip2 file; unpack it first",
+        [b'B', b'Z', b'h', _, b'1', b'A', b'Y', b'&', b'S', b'Y', ..]
+        | [b'B', b'Z', b'h', _, 0x17, b'r', b'E', b'8', b'P', 0x90, ..] => {
+            "a bzip2 file; unpack it first"
+        }
         [0xfd, b'7', b'z', b'X', b'Z', 0] => "an xz file; unpack it first",
         [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => "UTF-16; save it as UTF-8",
         _ => return Ok(()),
