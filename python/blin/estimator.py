@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -50,6 +50,8 @@ class Recommender:
     ) -> None:
         check_settings(model, settings)
         resolve_device(device)
+        if threads is not None and threads < 1:
+            raise ConfigError(f"threads: expected at least 1, found {threads}")
         self.model = model
         self.device = device
         self.threads = threads
@@ -81,7 +83,12 @@ class Recommender:
             distillation: a teacher to learn from as well, and how, see
                 :meth:`Distillation.of <blin.training.distillation.Distillation.of>`.
             on_event: told what happens, see :mod:`blin.training.trainer`.
+
+        Raises:
+            ConfigError: There is a file where the directory of runs is to be.
+            DataError: The dataset has nothing to learn from.
         """
+        _refuse_file("runs_dir", runs_dir)
         with tempfile.TemporaryDirectory(prefix="blin-") as scratch:
             self.result = train(
                 dataset,
@@ -120,25 +127,33 @@ class Recommender:
 
     def recommend(
         self,
-        users: Sequence[str] | None = None,
+        users: Iterable[str | int] | None = None,
         *,
-        histories: Sequence[Sequence[str]] | None = None,
+        histories: Iterable[Iterable[str | int]] | None = None,
         k: int = 10,
         include_seen: bool = False,
     ) -> pa.Table:
         """Recommends items to users of the training dataset, or by histories of raw item ids.
 
+        Ids are text, or integers where a table had integers; they may be in lists, in arrays of
+        NumPy or Arrow, or in a series of pandas or polars.
+
         Returns:
             A table with columns ``user_id``, ``item_id``, ``score`` and ``rank``; ``to_pandas()``
             or ``polars.from_arrow`` turn it into what you like. Histories are named ``0``, ``1``,
             …. Items that the model has never seen are left out of the histories.
+
+        Raises:
+            DataError: A user is not in the training dataset.
+            ConfigError: Something is not a raw id, or ``k`` is below 1.
         """
         if (users is None) == (histories is None):
             raise BlinError("give either users or histories")
-        if users is None:
+        if histories is not None:
             return recommend_histories(
-                self.trained, histories or [], k=k, include_seen=include_seen
+                self.trained, histories, k=k, include_seen=include_seen
             ).table
+        assert users is not None
         if self._dataset is None:
             raise BlinError("a loaded model knows no users: recommend by histories")
         return recommend_users(
@@ -157,7 +172,12 @@ class Recommender:
         return Session(self.trained, form=form)
 
     def save_pretrained(self, path: str | Path) -> None:
-        """Writes config.json, model.safetensors and items.parquet into a directory."""
+        """Writes config.json, model.safetensors and items.parquet into a directory.
+
+        Raises:
+            ConfigError: There is a file where the directory is to be.
+        """
+        _refuse_file("path", path)
         self.trained.save(Path(path))
 
     @classmethod
@@ -217,3 +237,8 @@ class Blin(Recommender):
         variant = {} if self.model == "blin" else {"model": self.model}
         given = {**variant, **self.settings}
         return f"Blin({', '.join(f'{name}={value!r}' for name, value in given.items())})"
+
+
+def _refuse_file(argument: str, path: str | Path | None) -> None:
+    if path is not None and Path(path).is_file():
+        raise ConfigError(f"{argument}: expected a directory, found the file {path}")

@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from functools import cached_property
+from numbers import Integral
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from blin.errors import BlinError
+from blin.errors import BlinError, ConfigError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -119,6 +120,35 @@ class Vocabulary:
         import pyarrow as pa
 
         return self.ids.take(pa.array(indices - self.first))
+
+
+def raw_ids(argument: str, ids: Iterable[object]) -> list[str]:
+    """Returns ids as they stand in a log; integers are written out, as those of a table are.
+
+    Args:
+        argument: what the message calls them.
+        ids: text or integers, of Python, NumPy or Arrow.
+
+    Raises:
+        ConfigError: It is a text by itself, where a list of ids is meant, or something is no id.
+    """
+    if isinstance(ids, str | bytes):
+        raise ConfigError(f"{argument}: expected a list of ids, found the text {ids!r}")
+    return [_raw_id(argument, value) for value in _of_python(ids)]
+
+
+def _of_python(value: Any) -> Any:
+    """Returns what a value of Arrow says, and others as they are."""
+    return value.as_py() if hasattr(value, "as_py") else value
+
+
+def _raw_id(argument: str, value: object) -> str:
+    found = _of_python(value)
+    if isinstance(found, str):
+        return str(found)
+    if isinstance(found, Integral) and not isinstance(found, bool):
+        return str(int(found))
+    raise ConfigError(f"{argument}: expected raw ids, each a text, found {value!r}")
 
 
 def _read_ids(file: pq.ParquetFile, limit: int) -> pa.Array:

@@ -49,6 +49,8 @@ def test_a_bad_log(blin: Blin, name: str, message: str) -> None:
     "arguments, code, message",
     [
         ("train --dataset shopp", 3, 'no dataset "shopp"; did you mean "shop"? (prepared in data'),
+        ("compare --dataset shop --confidence nan", 2, "'nan' is not a number"),
+        ("train --dataset shop --lambda inf", 2, "'inf' is not a number"),
         ("train --dataset shop.csv", 3, "shop.csv is a log, not a prepared dataset: run blin"),
         ("train --dataset shop --set dimm=3", 2, 'unknown setting "dimm"; did you mean "dim"?'),
         ("train --dataset shop --set dim=x", 2, "dim: expected a whole number, found 'x'"),
@@ -209,3 +211,15 @@ def test_an_interrupted_training_is_saved_and_goes_on(
     result = blin(*advice.partition("blin ")[2].split(), "--epochs", epochs + 1)
     assert result.exit_code == 0, result.stderr
     assert f"epoch {epochs + 1}/{epochs + 1}" in result.stderr
+
+
+@pytest.mark.parametrize("history", ["[" * 3000, f"[{'1' * 5000}]"])
+def test_a_history_that_is_no_json_is_an_id(blin: Blin, history: str) -> None:
+    result = blin("recommend", "--history", history)
+    assert result.exit_code == 0
+    assert result.stderr.startswith("warning: 1 item is unknown to the model and left out")
+
+
+def test_a_dataset_may_have_the_name_of_its_log(blin: Blin) -> None:
+    Path("shop.csv").rename("shop")
+    assert blin("train", "--dataset", "shop", "--dry-run", "--threads", 1).exit_code == 0

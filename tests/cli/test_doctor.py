@@ -183,6 +183,14 @@ def test_what_is_optional_is_only_noted(blin: Blin, monkeypatch: pytest.MonkeyPa
         assert found[name]["found"].startswith("not installed; for ")
 
 
+def test_a_file_is_told_of_as_no_directory(blin: Blin) -> None:
+    result = blin("doctor", "--runs-dir", "shop.csv", "--json")
+    checks = json.loads(result.stdout)["checks"]
+    broken = [check for check in checks if check["state"] == "broken"]
+    assert (result.exit_code, len(broken)) == (1, 1)
+    assert broken[0]["found"].endswith("shop.csv is no directory")
+
+
 def test_directories(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").touch()
     assert checks.directory("runs", tmp_path, "--x").state == GOOD

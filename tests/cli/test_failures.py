@@ -1,12 +1,17 @@
 """Failures: one line on stderr, a documented exit code, a traceback only for those who ask."""
 
 import errno
+import json
+import os
 import subprocess
 import sys
+from io import StringIO
+from pathlib import Path
 
 import click
 import pytest
 from click.testing import CliRunner, Result
+from rich.console import Console
 
 from blin.cli import main, options
 from blin.cli.failures import ReportingGroup
@@ -148,6 +153,47 @@ def test_a_signal_ends_a_command_with_its_code(signal: str, code: int) -> None:
     )
     assert done.returncode == code
     assert done.stderr.count("\n") == 1 and "Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no full device")
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["models", "--json"]])
+def test_output_that_finds_no_room_is_one_line(arguments: list[str]) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "blin", *arguments],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    assert (done.returncode, done.stderr) == (1, "error: No space left on device\n")
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "utf-8"])
+def test_letters_that_stdout_lacks_are_escaped(tmp_path: Path, encoding: str) -> None:
+    log = tmp_path / os.fsdecode(b"caf\xe9.csv")
+    log.write_text("user,item\nann,茶\nann,Tee\n", encoding="utf-8")
+    environment = {**os.environ, "PYTHONIOENCODING": encoding}
+    command = [sys.executable, "-m", "blin", "inspect", log]
+    done = subprocess.run([*command, "--json"], capture_output=True, env=environment)
+    assert json.loads(done.stdout.decode(encoding))["first_records"][0] == ["ann", "茶"]
+    assert (done.returncode, done.stderr) == (0, b"")
+    shown = subprocess.run(command, capture_output=True, env=environment)
+    assert shown.returncode == 0 and b"caf\\udce9.csv" in shown.stdout
+    tea = "茶" if encoding == "utf-8" else "\\u8336"
+    assert tea in shown.stdout.decode(encoding)
+
+
+def test_a_narrow_terminal_breaks_lines_and_never_a_number() -> None:
+    output = Output()
+    terminal = Console(file=StringIO(), force_terminal=True, width=40, soft_wrap=True)
+    output.__dict__["results"] = terminal
+    words = "what it does, in a good many words that have no room"
+    output.table(("name", "figure", "about"), [("first", "-0.00123456", words)] * 2)
+    output.table(["HR@10[uniform-500]"] * 4, [["+0.0012 to +0.0034"] * 4])
+    shown = terminal.file.getvalue()  # type: ignore[attr-defined]
+    assert "…" not in shown
+    assert shown.count("-0.00123456") == 2 and shown.count("HR@10[uniform-500]") == 4
+    assert "words that" in shown and words not in shown
 
 
 def test_a_reader_that_leaves_is_no_reason_to_complain() -> None:

@@ -207,6 +207,23 @@ def test_a_table_that_cannot_be_used_is_one_line(folder, table, message):
     assert str(caught.value) == message
 
 
+def test_what_a_library_says_of_its_table_is_one_line(folder):
+    class Unlike:
+        def __arrow_c_stream__(self, requested_schema: object | None = None) -> object:
+            raise ValueError("Duplicate column names found:\n['id', 'id']")
+
+    with pytest.raises(DataError, match=r"^table: expected a table, found: Duplicate .*'id'\]$"):
+        load_dataset(Unlike(), data_dir=folder, name="table")
+
+
+def test_a_column_may_be_given_by_its_number(folder):
+    columns = {"item id": ["x", "y"], "user id": ["u", "u"]}
+    expected = of_csv(folder, columns)
+    numbered = {"user_column": 2, "item_column": 1}
+    assert of_csv(folder, columns, **numbered).fingerprint == expected.fingerprint
+    assert of_table(folder, pa.table(columns), **numbered).fingerprint == expected.fingerprint
+
+
 def test_a_time_that_is_missing_is_named_or_skipped(folder):
     table = pa.table({"user": ["u", "u"], "item": ["a", "b"], "time": [1, None]})
     with pytest.raises(DataError, match='table:2: column "time": expected a time .* nothing'):

@@ -2,11 +2,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
-from blin import Blin, BlinError, evaluate
-from blin.data.dataset import Dataset
+from blin import Blin, BlinError, Recommender, evaluate
+from blin.data.dataset import Dataset, load_dataset
 from blin.errors import CheckpointError, ConfigError, DataError
 from blin.inference import recommend
 from blin.inference.recommend import recommend_all, recommend_histories, recommend_users
@@ -111,6 +112,58 @@ def test_a_loaded_model_can_be_fitted_again(
 def test_the_estimator_can_be_evaluated(model: Blin, small_dataset: Dataset) -> None:
     assert model.result is not None
     assert evaluate(model, small_dataset).metrics == model.result.metrics
+
+
+@pytest.fixture(scope="module")
+def numbered(tmp_path_factory: pytest.TempPathFactory) -> Recommender:
+    """A model of a table whose ids are integers."""
+    users = [user for user in range(6) for _ in range(5)]
+    items = [(user + step) % 9 for user in range(6) for step in range(5)]
+    table = pa.table({"user": users, "item": items})
+    dataset = load_dataset(
+        table, name="numbered", data_dir=tmp_path_factory.mktemp("data"), min_interactions=1
+    )
+    return Recommender("markov").fit(dataset)
+
+
+def test_ids_are_text_or_integers_of_any_library(numbered: Recommender) -> None:
+    expected = numbered.recommend(histories=[["3", "6"], ["4"]], k=3)
+    for histories in (
+        [[3, 6], [4]],
+        [np.array([3, 6]), np.array(["4"])],
+        [pa.array([3, 6]), pa.array(["4"])],
+        pa.array([["3", "6"], ["4"]]),
+        iter([iter([3, 6]), (4,)]),
+    ):
+        assert numbered.recommend(histories=histories, k=3).equals(expected)
+    square = np.array([[3, 6], [4, 1]])
+    assert numbered.recommend(histories=square).equals(
+        numbered.recommend(histories=square.tolist())
+    )
+    expected = numbered.recommend(users=["3", "1"], k=3)
+    for users in ([3, 1], np.array([3, 1]), pa.array([3, 1]), pa.array(["3", "1"])):
+        assert numbered.recommend(users=users, k=3).equals(expected)
+    session, same = numbered.session(), numbered.session()
+    session.push(3, 6)
+    same.push("3", "6")
+    assert (session.length, session.top(3)) == (2, same.top(3))
+
+
+@pytest.mark.parametrize("wrong", [3.0, True, None, b"3", ["3"]])
+def test_what_is_no_id_is_refused(numbered: Recommender, wrong: object) -> None:
+    for arguments in ({"users": ["3", wrong]}, {"histories": [["3", wrong]]}):
+        with pytest.raises(ConfigError, match="expected raw ids, each a text, found"):
+            numbered.recommend(**arguments)
+
+
+def test_a_file_is_no_directory(model: Blin, small_dataset: Dataset, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match="path: expected a directory, found the file"):
+        model.save_pretrained(tmp_path / "file")
+    with pytest.raises(ConfigError, match="runs_dir: expected a directory, found the file"):
+        Blin().fit(small_dataset, runs_dir=tmp_path / "file")
+    with pytest.raises(ConfigError, match="threads: expected at least 1, found 0"):
+        Blin(threads=0)
 
 
 def test_misuse_is_named(model: Blin, tmp_path: Path) -> None:

@@ -201,7 +201,7 @@ def test_unknown_items_are_counted_and_left_out(form: str) -> None:
     assert torch.equal(session.scores(), clean.scores())
 
 
-@pytest.mark.parametrize("items", [["i3"], 3, None])
+@pytest.mark.parametrize("items", [["i3"], 3.0, True, None])
 def test_what_is_no_raw_id_is_refused_and_changes_nothing(items: object) -> None:
     session = Session(trained())
     session.push("i3")

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 @options.count("--steps", default=3, help="Steps that are timed.")
 @click.option(
     "--limit",
-    type=click.FloatRange(min=0, min_open=True),
+    type=options.FiniteRange(min=0, min_open=True),
     default=120.0,
     show_default=True,
     help="Seconds that a case may take, its start included.",

@@ -54,7 +54,7 @@ COLD_SHARE = 0.5
 )
 @click.option(
     "--distill-weight",
-    type=click.FloatRange(min=0),
+    type=options.FiniteRange(min=0),
     help="Weight of the distance to what the teacher knows.  [default: 1.0]",
 )
 @options.count(

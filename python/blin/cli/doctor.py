@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import click
@@ -12,8 +13,8 @@ from blin.cli.output import Output
 
 
 @click.command(short_help="Check the installation and say what mends it.")
-@options.data_dir
-@options.runs_dir
+@partial(options.data_dir, may_be_broken=True)
+@partial(options.runs_dir, may_be_broken=True)
 @options.output
 def doctor(data_dir: Path, runs_dir: Path, output: Output) -> None:
     """Check all that blin needs, and say how to mend what is broken.

@@ -20,6 +20,7 @@ import threading
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from io import TextIOWrapper
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -45,10 +46,13 @@ class ReportingGroup(click.Group):
         """Runs the command line and exits with its code."""
         if not standalone_mode:
             return super().main(args, prog_name, standalone_mode=False, **extra)
+        if isinstance(sys.stdout, TextIOWrapper) and sys.stdout.errors == "strict":
+            # An id or a path in letters that a terminal lacks is no reason to fail.
+            sys.stdout.reconfigure(errors="backslashreplace")
         try:
             with _sigterm_as_exception():
                 code = super().main(args, prog_name or "blin", standalone_mode=False, **extra)
-        except (click.ClickException, KeyboardInterrupt) as error:
+        except (click.ClickException, KeyboardInterrupt, OSError) as error:
             code = report(error)
         except click.Abort as error:
             code = report(error.__cause__ or KeyboardInterrupt())

@@ -29,10 +29,11 @@ def open_dataset(name: str, *, data_dir: Path, output: Output, may_fetch: bool =
     from blin.data.catalog import DATASETS
     from blin.data.dataset import is_dataset, load_dataset
 
+    if is_dataset(data_dir / name) or is_dataset(Path(name)):
+        return load_dataset(name, data_dir=data_dir)
     if Path(name).is_file():
         raise DataError(f"{name} is a log, not a prepared dataset: run blin preprocess {name}")
-    named = name not in ("", ".", "..") and (data_dir / name).exists()
-    if is_dataset(data_dir / name) or named or is_dataset(Path(name)):
+    if name not in ("", ".", "..") and (data_dir / name).exists():
         return load_dataset(name, data_dir=data_dir)
     if name not in DATASETS:
         raise DataError(_unknown(name, prepared_names(data_dir), list(DATASETS), data_dir))

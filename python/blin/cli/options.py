@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,6 +16,19 @@ from blin.cli.output import Output
 from blin.config import default_data_dir, default_runs_dir
 
 Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+class FiniteRange(click.FloatRange):
+    """A number within bounds; Click compares alone, and lets through what is no number."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Returns the number, or fails as Click does."""
+        number = float(super().convert(value, param, ctx))
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is not a number", param, ctx)
+        return number
 
 
 class Several(click.Option):
@@ -166,11 +180,11 @@ def models(
     )(command)
 
 
-def data_dir(command: Function) -> Function:
-    """Adds ``--data-dir``."""
+def data_dir(command: Function, *, may_be_broken: bool = False) -> Function:
+    """Adds ``--data-dir``; what is no directory is refused, unless it is to be told of."""
     return click.option(
         "--data-dir",
-        type=click.Path(file_okay=False, path_type=Path),
+        type=click.Path(file_okay=may_be_broken, path_type=Path),
         default=default_data_dir,
         help="Where the prepared datasets are.  [default: $BLIN_DATA_DIR or ./data]",
     )(command)
@@ -196,11 +210,11 @@ def moved_data_dir(command: Function) -> Function:
     )(command)
 
 
-def runs_dir(command: Function) -> Function:
-    """Adds ``--runs-dir``."""
+def runs_dir(command: Function, *, may_be_broken: bool = False) -> Function:
+    """Adds ``--runs-dir``; what is no directory is refused, unless it is to be told of."""
     return click.option(
         "--runs-dir",
-        type=click.Path(file_okay=False, path_type=Path),
+        type=click.Path(file_okay=may_be_broken, path_type=Path),
         default=default_runs_dir,
         help="Where the runs are.  [default: $BLIN_RUNS_DIR or ./runs]",
     )(command)
@@ -252,13 +266,13 @@ def one_training(command: Function) -> Function:
         click.option(
             "--lambda",
             "kl_weight",
-            type=click.FloatRange(min=0),
+            type=FiniteRange(min=0),
             help="Weight of the agreement between the two views (setting kl_weight).",
         ),
         click.option(
             "--ted",
             "ted_weight",
-            type=click.FloatRange(min=0),
+            type=FiniteRange(min=0),
             is_flag=False,
             flag_value=0.1,
             metavar="[WEIGHT]",
@@ -267,7 +281,7 @@ def one_training(command: Function) -> Function:
         ),
         click.option(
             "--cold-share",
-            type=click.FloatRange(0, 1),
+            type=FiniteRange(0, 1),
             help="Share of the sequences that are learned from in pieces as short as the histories "
             "of new users.  [default: 0, or 0.5 for a student]",
         ),
@@ -311,7 +325,7 @@ def resampling(command: Function) -> Function:
     both = (
         click.option(
             "--confidence",
-            type=click.FloatRange(0, 1, min_open=True, max_open=True),
+            type=FiniteRange(0, 1, min_open=True, max_open=True),
             default=0.95,
             show_default=True,
             help="Of the intervals.",

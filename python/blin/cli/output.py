@@ -7,6 +7,7 @@ With ``--json`` the one JSON value is all that stdout gets.
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -56,7 +57,12 @@ class Output:
     def result(self, value: object) -> None:
         """Prints the one JSON value; does nothing without ``--json``."""
         if self.json:
-            click.echo(json.dumps(value, ensure_ascii=False))
+            text = json.dumps(value, ensure_ascii=False)
+            try:
+                text.encode(sys.stdout.encoding or "ascii")
+            except UnicodeEncodeError:
+                text = json.dumps(value)
+            click.echo(text)
 
     def table(
         self, columns: Sequence[str], rows: Sequence[Sequence[object]], *, title: str = ""
@@ -177,13 +183,17 @@ def _console(*, stderr: bool) -> Console:
 
 def _table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, ruled: bool) -> Table:
     from rich.box import SIMPLE_HEAD
+    from rich.cells import cell_len
     from rich.table import Table
     from rich.text import Text
 
     table = Table(box=SIMPLE_HEAD if ruled else None, pad_edge=False)
     for index, column in enumerate(columns):
         numeric = all(isinstance(row[index], (int, float)) for row in rows)
-        table.add_column(Text(column), justify="right" if numeric else "left")
+        # A terminal too narrow may break lines between words, but must not cut numbers.
+        words = " ".join([column, *(text_of(row[index]) for row in rows)]).split()
+        widest = max(map(cell_len, words), default=0)
+        table.add_column(Text(column), justify="right" if numeric else "left", min_width=widest)
     for row in rows:
         table.add_row(*(Text(text_of(value)) for value in row))
     return table

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -13,6 +12,7 @@ import click
 from blin.cli import options
 from blin.cli.output import Output
 from blin.cli.recommendation_file import write_tables
+from blin.files import parse_json
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -119,8 +119,8 @@ def parsed_history(text: str) -> list[str]:
     """Returns the raw ids of ``a,b,c`` or of a JSON list."""
     ids = [item.strip() for item in text.split(",")]
     if text.startswith("["):
-        with suppress(json.JSONDecodeError):
-            ids = [str(item) for item in json.loads(text)]
+        with suppress(ValueError):
+            ids = [str(item) for item in parse_json(text)]
     if not all(item.strip() for item in ids):
         raise click.UsageError(f'--history: expected item ids, found "{text}"')
     return ids

@@ -24,7 +24,7 @@ import pyarrow.ipc
 import pyarrow.parquet as pq
 
 from blin import _core
-from blin.errors import ConfigError, DataError
+from blin.errors import ConfigError, DataError, reason_of
 
 _BATCH_ROWS = 1 << 17
 _SAMPLE_ROWS = 200
@@ -140,7 +140,10 @@ def read_table(
 ) -> dict[str, Any]:
     """Reads and prepares a table; messages call it by its name."""
     with _reported(name):
-        reader = pa.RecordBatchReader.from_stream(table)
+        try:
+            reader = pa.RecordBatchReader.from_stream(table)
+        except (TypeError, ValueError) as cause:  # of the library that the table is of
+            raise DataError(f"{name}: expected a table, found: {reason_of(cause)}") from cause
         batches = chain.from_iterable(_pieces(batch, _BATCH_ROWS) for batch in reader)
         log = _Log(name, reader.schema, options, threads=threads, spill=spill)
         for batch in batches:

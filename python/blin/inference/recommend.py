@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from blin.data.dataset import Dataset
 from blin.data.loader import flat_histories, history_batch
 from blin.errors import ConfigError, DataError
 from blin.nn.top import best_items
+from blin.vocabulary import raw_ids
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -44,7 +45,7 @@ class Recommendations:
 def recommend_users(
     model: TrainedModel,
     dataset: Dataset,
-    users: Sequence[str],
+    users: Iterable[str | int],
     *,
     k: int = 10,
     include_seen: bool = False,
@@ -53,9 +54,10 @@ def recommend_users(
 
     Raises:
         DataError: A user is not in the dataset.
+        ConfigError: Something is not a raw id, or ``k`` is below 1.
     """
-    _refuse_bare_text(users=users)
-    indices, unknown = dataset.user_ids.indices_of(users)
+    names = raw_ids("users", users)
+    indices, unknown = dataset.user_ids.indices_of(names)
     if unknown:
         raise DataError(
             f'{dataset.path}: no user "{unknown[0]}" in it (the k-core filter may have removed '
@@ -63,9 +65,7 @@ def recommend_users(
         )
     chosen = np.asarray(indices, dtype=np.int64)
     starts, ends = dataset.offsets[:-1][chosen], dataset.offsets[1:][chosen]
-    tables = _tables(
-        model, dataset.items, starts, ends, list(users), k, include_seen, dataset.timestamps
-    )
+    tables = _tables(model, dataset.items, starts, ends, names, k, include_seen, dataset.timestamps)
     return Recommendations(_concatenate(tables))
 
 
@@ -80,7 +80,7 @@ def recommend_all(
 
 def recommend_histories(
     model: TrainedModel,
-    histories: Sequence[Sequence[str]],
+    histories: Iterable[Iterable[str | int]],
     *,
     k: int = 10,
     include_seen: bool = False,
@@ -95,12 +95,15 @@ def recommend_histories(
         k: items per user.
         include_seen: also recommend items of the history.
         user_ids: what to call the users; by default ``0``, ``1``, ….
+
+    Raises:
+        ConfigError: Something is not a raw id, or ``k`` is below 1.
     """
-    _refuse_bare_text(histories=histories)
+    if isinstance(histories, str):
+        raise ConfigError(f"histories: expected lists of ids, found the text {histories!r}")
     indices, unknown = [], []
     for history in histories:
-        _refuse_bare_text(history=history)
-        known, dropped = model.item_ids.indices_of(history)
+        known, dropped = model.item_ids.indices_of(raw_ids("history", history))
         indices.append(known)
         unknown += dropped
     lengths = np.array([len(known) for known in indices], dtype=np.int64)
@@ -164,10 +167,3 @@ def _concatenate(tables: Iterator[pa.Table]) -> pa.Table:
     import pyarrow as pa
 
     return pa.concat_tables(list(tables)).combine_chunks()
-
-
-def _refuse_bare_text(**arguments: object) -> None:
-    """Refuses ``"i3"`` where ``["i3"]`` is meant: it would be taken for a list of letters."""
-    for name, value in arguments.items():
-        if isinstance(value, str):
-            raise ConfigError(f"{name}: expected a list of ids, found the text {value!r}")

@@ -16,6 +16,7 @@ from blin.data.loader import history_batch
 from blin.errors import ConfigError
 from blin.models import Recurrent
 from blin.nn.top import best_items
+from blin.vocabulary import raw_ids
 
 FORMS = ("auto", "recurrent", "window")
 
@@ -66,16 +67,13 @@ class Session:
         self.unknown = 0
         """Items that were left out because the model has never seen them."""
 
-    def push(self, *items: str) -> None:
+    def push(self, *items: str | int) -> None:
         """Adds items to the history, the oldest first; unknown ones are counted and left out.
 
         Raises:
             ConfigError: Something is not a raw id.
         """
-        for item in items:
-            if not isinstance(item, str):
-                raise ConfigError(f"push: expected raw ids, each a text, found {item!r}")
-        known, unknown = self.model.item_ids.indices_of(items)
+        known, unknown = self.model.item_ids.indices_of(raw_ids("push", items))
         self.unknown += len(unknown)
         if known:
             self._history.push(known)
