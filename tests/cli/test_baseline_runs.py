@@ -35,6 +35,15 @@ def test_a_baseline_is_trained_and_used_like_any_model(blin: Blin, name: str) ->
     assert blin("recommend", "--all", "--out", "recs.parquet").exit_code == 0
 
 
+@pytest.mark.parametrize("name", BASELINES)
+def test_where_nothing_follows_anything_all_baselines_are_counted(blin: Blin, name: str) -> None:
+    lines = [f"{user},i{item},{item}" for user in "abc" for item in range(3)]
+    Path("two.csv").write_text("\n".join(["user,item,time", *lines]))
+    assert blin("preprocess", "two.csv", "--min-interactions", 1).exit_code == 0
+    result = blin("train", "--dataset", "two", "--model", name)
+    assert result.exit_code == 0, result.stderr
+
+
 def test_a_baseline_as_json(blin: Blin) -> None:
     told = json.loads(blin("train", "--dataset", "shop", "--model", "markov", "--json").stdout)
     assert (told["epochs"], told["best_epoch"], told["baselines"]) == (0, 0, {})

@@ -82,6 +82,8 @@ def warnings_of(
         ("kl_positions=last lambda=0", "kl_positions = last has no effect with kl_weight = 0"),
         ("ted_span=2", "ted_span = 2 has no effect with ted_weight = 0"),
         ("ted_inputs=64", "ted_inputs = 64 has no effect with ted_weight = 0"),
+        ("kl_positions=last loss_positions=last", "kl_positions = last has no effect with loss_"),
+        ("loss_average=user loss_positions=last", "loss_average = user has no effect with loss_"),
         (
             "long_sequences=windows loss_positions=last",
             "long_sequences = windows has no effect with loss_positions = last",
@@ -93,6 +95,19 @@ def test_a_setting_without_effect_is_told(
 ) -> None:
     (line,) = warnings_of(capsys, assignments)
     assert line.startswith(f"warning: {message}")
+
+
+def test_a_setting_without_effect_is_told_of_other_models(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for model in ("cl4srec", "mstein"):
+        lines = warnings_of(capsys, "contrast_weight=0 crop_ratio=0.3 temperature=0.7", model=model)
+        assert [line.split()[1] for line in lines] == ["temperature", "crop_ratio"]
+        assert warnings_of(capsys, "crop_ratio=0.3", model=model) == []
+    (line,) = warnings_of(capsys, "negatives_per=copy", model="sasrec")
+    assert line.startswith("warning: negatives_per = copy has no effect with padding = zero")
+    assert warnings_of(capsys, "negatives_per=copy padding=repeat", model="sasrec") == []
+    assert warnings_of(capsys, "negatives_per=copy", model="blin") == []
 
 
 @pytest.mark.parametrize(

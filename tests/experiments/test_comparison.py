@@ -152,6 +152,20 @@ def test_the_newest_run_is_the_one_that_was_begun_last(
     assert (len(rows), left_out) == (2, 1)
 
 
+def test_runs_that_read_other_times_are_left_out(runs: Path, tmp_path: Path) -> None:
+    shutil.copytree(runs, tmp_path / "runs", symlinks=True)
+    days = iter(range(1, 9))
+    for file in sorted((tmp_path / "runs" / "small").glob("*/config.toml")):
+        text = file.read_text()
+        if "dim = 16\n" in text and "epochs = 3\n" in text:
+            day = next(days)
+            file.write_text(f'times = "crc32:{day}"\n{text}')
+            begun = json.dumps({"started": f"2026-01-0{day}T00:00:00+00:00"})
+            file.with_name("environment.json").write_text(begun)
+    rows, left_out = finished_rows(tmp_path / "runs", "small")
+    assert ([len(row.outcomes) for row in rows], left_out) == ([1, 1, 1], 1)
+
+
 def test_runs_on_other_sequences_are_left_out(runs: Path, tmp_path: Path) -> None:
     shutil.copytree(runs, tmp_path / "runs", symlinks=True)
     (wide,) = (

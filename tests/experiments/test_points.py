@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
 from blin.data.dataset import Dataset
 from blin.errors import ConfigError
-from blin.experiments.points import Point, check, grid, read_grid
+from blin.experiments.points import Point, check, check_space, grid, read_grid
 
 GRIDS = Path(__file__).parents[2] / "benches" / "grids"
 
@@ -99,6 +100,29 @@ def test_the_grids_that_are_kept_can_be_trained(file: Path) -> None:
     read = read_grid(file, override={}, seeds=None)
     assert read.dataset is not None
     assert len({point.name for point in read.points}) == len(read.points) > 1
+
+
+@pytest.mark.parametrize(
+    ("axes", "message"),
+    [
+        ({"dim": [8, 9], "num_heads": [1, 2]}, None),
+        ({"dim": [8, 9], "num_heads": [3, 4]}, None),
+        ({"dim": [9, 11], "num_heads": [2]}, None),
+        ({"dim": [9], "num_heads": [2]}, "num_heads: expected a divisor of dim 9, found 2"),
+        ({"dim": [8, 9], "num_heads": [1, 5]}, "num_heads=5: num_heads: expected a divisor of"),
+        ({"dim": [0, 8], "num_heads": [1, 2]}, "dim=0: dim: expected at least 1"),
+        ({"dim": [8, "x"]}, "dim=x: dim: expected a whole number"),
+        ({"dimm": [8, 9]}, 'unknown setting "dimm"'),
+    ],
+)
+def test_values_of_a_search_must_go_with_some_of_the_others(
+    axes: dict[str, list[object]], message: str | None
+) -> None:
+    if message is None:
+        check_space(["blin"], {}, axes, seeds=[0])
+    else:
+        with pytest.raises(ConfigError, match=re.escape(message)):
+            check_space(["blin"], {}, axes, seeds=[0])
 
 
 def test_a_grid_file(tmp_path: Path) -> None:

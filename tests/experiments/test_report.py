@@ -139,8 +139,31 @@ def test_a_patience_that_stops_no_training_tells_runs_not_apart(tmp_path):
     assert report.differences == {
         "A": "kl_weight = 1.0, epochs = 3",
         "B": "kl_weight = 0.0, epochs = 3",
-        "C": "epochs = 9",  # 2.0 is the default
+        "C": "epochs = 9, patience = 1",  # of kl_weight 2.0 is the default
     }
+
+
+def test_a_setting_that_other_runs_lack_is_told(tmp_path):
+    paths = [
+        make_run(tmp_path / "a", GOOD, kl_weight=1.0),
+        make_run(tmp_path / "b", GOOD, model="item-knn", neighbours=3),
+    ]
+    (report,) = gather(paths, resamples=199)
+    assert "neighbours" not in report.differences["A"]
+    assert "neighbours = 3" in report.differences["B"]
+
+
+def test_runs_on_other_times_are_no_seeds_of_each_other(tmp_path):
+    paths = [make_run(tmp_path / f"{seed}", GOOD, seed=seed, kl_weight=seed) for seed in range(2)]
+    paths += [make_run(tmp_path / f"2{seed}", GOOD, seed=seed, kl_weight=0) for seed in range(3)]
+    for path, times in zip(paths, ("a", "b", "a", "a", "b"), strict=True):
+        config = path / "config.toml"
+        config.write_text(f'times = "crc32:{times}"\n' + config.read_text())
+    (report,) = gather(paths, resamples=199)
+    rows = ["".join(run.letter for run in row.runs) for row in seeds_of(report.tables[0])]
+    assert rows == ["ACD", "B", "E"]
+    (sweep,) = sweeps_of(report.tables[0], "HR@10")
+    assert [run.letter for run in sweep.runs] == ["B", "E"]
 
 
 def test_datasets_are_told_apart_by_their_sequences(tmp_path):

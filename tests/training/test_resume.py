@@ -143,6 +143,20 @@ def test_patience_is_counted_through_a_stop(small_dataset: Dataset, tmp_path: Pa
     assert_same(whole, parts)
 
 
+def test_a_patience_that_was_outrun_is_refused(small_dataset: Dataset, tmp_path: Path) -> None:
+    settings = {"epochs": 12, "learning_rate": 0.1}
+    run = begin(small_dataset, tmp_path / "whole", patience=12, **settings)
+    lines = (run / "history.jsonl").read_text().splitlines()
+    values = [json.loads(line)["valid"]["NDCG@10"] for line in lines]
+    waits = [end - values.index(max(values[: end + 1])) for end in range(len(values) - 1)]
+    before = (run / "config.toml").read_bytes()
+    with pytest.raises(ConfigError, match=f"patience: expected more than the {max(waits)} epochs"):
+        trainer.resume(run, settings={"patience": max(waits)}, **HERE)
+    assert (run / "config.toml").read_bytes() == before
+    trainer.resume(run, settings={"patience": max(waits) + 1}, **HERE)
+    assert_same(begin(small_dataset, tmp_path / "o", patience=max(waits) + 1, **settings), run)
+
+
 def test_a_stop_during_the_validation_is_not_lost(small_dataset: Dataset, tmp_path: Path) -> None:
     """Also not in the last epoch, after which there is no other step."""
 

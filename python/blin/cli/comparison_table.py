@@ -38,7 +38,9 @@ def compare_all(
 
     rows, left_out = finished_rows(runs_dir, dataset)
     if left_out:
-        output.warn(f"{left_out} runs were trained on other sequences of that name: left out")
+        output.warn(
+            f"{left_out} runs were trained on other sequences or times of that name: left out"
+        )
     if best:
         rows = best_of_each_model(rows)
     protocols: list[dict[str, int]] = [{}]

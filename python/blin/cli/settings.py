@@ -40,6 +40,12 @@ _IDLE: tuple[tuple[str, object, str, tuple[str, ...]], ...] = (
     ("kl_weight", 0.0, "no two views have to agree", ("kl_positions",)),
     ("loss_positions", "last", "each prefix has a row", ("long_sequences",)),
     ("cold_share", 0.0, "no sequence is cut", ("cold_items",)),
+    (
+        "contrast_weight",
+        0.0,
+        "no views are told apart",
+        ("temperature", "crop_ratio", "mask_ratio", "reorder_ratio"),
+    ),
     ("ted_weight", 0.0, "there is no TED", ("ted_span", "ted_temperature", "ted_inputs")),
 )
 """Where a setting has a value, why others have no effect then, and which."""
@@ -153,6 +159,12 @@ def _without_effect(
         idle["calibration"] = f"with loss = {found.get('loss')}: it is of gbce"
     if (found.get("padding"), found.get("loss_average")) == ("zero", "copy"):
         idle["loss_average"] = "with padding = zero: there are no copies"
+    if (found.get("padding"), found.get("loss_positions")) == ("zero", "last"):
+        idle["loss_average"] = "with loss_positions = last: each row has one step"
+        idle["kl_positions"] = "with loss_positions = last: each row has one step"
+    scopes = (usual.get("negatives_per"), found.get("negatives_per"))
+    if found.get("padding") == "zero" and scopes == ("position", "copy"):
+        idle["negatives_per"] = "with padding = zero: there are no copies"
     for name, reason in idle.items():
         if name in chosen and found.get(name) != usual.get(name):
             yield f"{name} = {found[name]} has no effect {reason}"

@@ -113,7 +113,7 @@ def sweep(
     ranges = [key for key, values in axes.items() if not isinstance(values, list)]
     if num_points is None and ranges:
         raise click.UsageError(f"--set: a range needs --optuna N; give {ranges[0]}=A,B,... instead")
-    from blin.experiments.points import check, grid, read_grid
+    from blin.experiments.points import check, check_space, grid, read_grid
 
     if grid_file is not None:
         override = {} if epochs is None else {"epochs": epochs}
@@ -134,7 +134,7 @@ def sweep(
         if num_points is None:
             check(points)
         else:
-            check(grid(models, base, lists, seeds=seeds, one_at_a_time=True))
+            check_space(models, base, lists, seeds=seeds)
     setting = None
     if out is not None:
         from blin.experiments.pictures import check_picture

@@ -59,18 +59,23 @@ def finished_rows(runs_dir: Path, name: str) -> tuple[list[Row], int]:
 
     Returns:
         The rows; and how many finished runs are left out because they were trained on other
-        sequences than the newest one.
+        sequences than the newest one, or read other times than the newest one that read any.
 
     Raises:
         CheckpointError: There is none.
         ConfigError: That is no name of a dataset.
     """
     found = finished_runs(runs_dir, name)
-    newest = max((_begun(run.path), run.path, run.fingerprint) for run, _ in found)[2]
+    in_order = sorted((run for run, _ in found), key=lambda run: (_begun(run.path), run.path))
+    newest = in_order[-1].fingerprint
+    times = [run.times for run in in_order if run.fingerprint == newest and run.times is not None]
+    alike = [
+        (run, outcome)
+        for run, outcome in found
+        if run.fingerprint == newest and run.times in (None, *times[-1:])
+    ]
     rows: dict[str, Row] = {}
-    for run, outcome in found:
-        if run.fingerprint != newest:
-            continue
+    for run, outcome in alike:
         settings = telling_settings(run.settings)
         key = key_of(run.model, settings)
         seed = run.settings.get("seed")
@@ -79,7 +84,7 @@ def finished_rows(runs_dir: Path, name: str) -> tuple[list[Row], int]:
         rows[key] = replace(row, outcomes={number: outcome, **row.outcomes})
     order = list(MODELS)
     ranked = sorted(rows.values(), key=lambda row: (order.index(row.point.model), -row.value))
-    return _named(ranked), sum(run.fingerprint != newest for run, _ in found)
+    return _named(ranked), len(found) - len(alike)
 
 
 def best_of_each_model(rows: Sequence[Row]) -> list[Row]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import product
+from itertools import islice, product
 from pathlib import Path
 from typing import Any
 
@@ -155,6 +155,53 @@ def check(points: Sequence[Point]) -> None:
         except ConfigError as error:
             alone = point.name == point.model or point.model not in MODELS
             raise ConfigError(str(error) if alone else f"{point.name}: {error}") from error
+
+
+def check_space(
+    models: Sequence[str],
+    base: Mapping[str, object],
+    axes: Mapping[str, Sequence[object]],
+    *,
+    seeds: Sequence[int],
+) -> None:
+    """Raises ConfigError for a value of a search that goes with no values of the others.
+
+    Where what is wrong is another setting, as ``num_heads`` for a ``dim``, the search may find one
+    that goes with it, and says so itself if it does not.
+
+    Args:
+        models: one or more.
+        base: settings that all points share.
+        axes: for each setting its values; of a range both ends.
+        seeds: of each point.
+    """
+    check(grid(models, base, {k: v for k, v in axes.items() if len(v) == 1}, seeds=seeds))
+    for point in grid(models, base, axes, seeds=seeds, one_at_a_time=True):
+        try:
+            check([point])
+        except ConfigError as error:
+            changed = {k for k, v in axes.items() if len(v) > 1 and k in point.settings}
+            own = {name for name in changed if point.settings[name] != base.get(name)}
+            blamed = str(error.__cause__ or error).partition(":")[0]
+            if blamed.isidentifier() and blamed not in own:
+                continue
+            others = {name: axes[name] for name, values in axes.items() if name not in own}
+            if not any(_can_be_trained(point, chosen) for chosen in _some(others)):
+                raise
+
+
+def _some(axes: Mapping[str, Sequence[object]]) -> Iterator[dict[str, object]]:
+    """Yields combinations of values, as many as are worth trying."""
+    for values in islice(product(*axes.values()), 1000):
+        yield dict(zip(axes, values, strict=True))
+
+
+def _can_be_trained(point: Point, chosen: Mapping[str, object]) -> bool:
+    try:
+        check_settings(point.model, {**point.settings, **chosen})
+    except ConfigError:
+        return False
+    return True
 
 
 def text_of(value: object) -> str:

@@ -14,7 +14,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from blin.checkpoint import WEIGHTS_FILE, count_parameters, open_run_dataset, read_run_config
+from blin.checkpoint import (
+    TIMES,
+    WEIGHTS_FILE,
+    count_parameters,
+    open_run_dataset,
+    read_run_config,
+)
 from blin.errors import BlinError, CheckpointError, reason_of
 from blin.evaluation.per_user import SUFFIX, PerUser, read_per_user
 from blin.evaluation.significance import clearly_best
@@ -244,7 +250,8 @@ class DatasetReport:
         told = {run.letter: run.telling_settings for run in self.runs}
         names = dict.fromkeys(name for settings in told.values() for name in settings)
         values = {
-            name: {text_of(each[name]) for each in told.values() if name in each} for name in names
+            name: {text_of(each[name]) if name in each else None for each in told.values()}
+            for name in names
         }
         defaults = {
             run.letter: all_settings(run.model, MODELS[run.model].defaults)
@@ -339,7 +346,7 @@ def seeds_of(table: Table) -> list[Seeds]:
     """
     members: dict[str, list[tuple[ReportedRun, Evaluated]]] = {}
     for run, found in table.rows:
-        key = key_of(run.model, run.telling_settings)
+        key = key_of(run.model, {**run.telling_settings, TIMES: run.config.get(TIMES)})
         members.setdefault(key, []).append((run, found))
     groups = []
     for rows in members.values():
@@ -378,6 +385,7 @@ def sweeps_of(table: Table, metric: str) -> list[Sweep]:
             continue
         module = MODELS[run.model].module.__name__ if run.model in MODELS else run.model
         rest = {k: v for k, v in run.telling_settings.items() if k != AGREEMENT}
+        rest[TIMES] = run.config.get(TIMES)
         key = key_of(module, rest)
         members.setdefault(key, []).append((float(weight), run, found.metrics[name]))
     found_sweeps = []

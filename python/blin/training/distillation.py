@@ -156,6 +156,19 @@ class Distillation:
         Raises:
             CheckpointError: The teacher is not there any more, or has other weights now.
         """
+        teacher = TrainedModel.load(self._teacher_model(), device=device)
+        return knowledge_of(teacher.module, dataset)
+
+    def require(self, file: Path) -> None:
+        """Raises CheckpointError unless what the teacher knows is kept in a file, or can be asked.
+
+        Args:
+            file: where :meth:`kept_knowledge` would keep it.
+        """
+        if not file.exists():
+            self._teacher_model()
+
+    def _teacher_model(self) -> Path:
         file = self.teacher / "model" / WEIGHTS_FILE
         if not file.exists():
             raise CheckpointError(f"{self.teacher}: expected the run of the teacher, found none")
@@ -163,8 +176,7 @@ class Distillation:
             raise CheckpointError(
                 f"{file}: expected the weights of the teacher that the run began with, found others"
             )
-        teacher = TrainedModel.load(file.parent, device=device)
-        return knowledge_of(teacher.module, dataset)
+        return file.parent
 
     def kept_knowledge(
         self, file: Path, dataset: Dataset, *, device: torch.device | str

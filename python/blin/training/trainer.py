@@ -310,12 +310,36 @@ def resume(
                 f"epochs: expected at least the {state.progress.epoch} that {run} has trained "
                 f"already, found {merged['epochs']}"
             )
+        if state is not None and (waited := _longest_wait(state.progress)) >= merged["patience"]:
+            raise ConfigError(
+                f"patience: expected more than the {waited} epochs without a better one after "
+                f"which {run} went on, found {merged['patience']}"
+            )
         trainer = Trainer(dataset, config["model"], merged, device, threads, on_event, distillation)
         trainer.tensorboard = tensorboard
+        if distillation is not None:
+            progress = Progress() if state is None else state.progress
+            if not _is_finished(progress, trainer.config):
+                distillation.require(run / KNOWLEDGE_FILE)
         trainer.open_run(run, state)
         if changes:
             write_config(run, {**config, "settings": merged})
         return trainer.fit()
+
+
+def _is_finished(progress: Progress, config: TrainingConfig) -> bool:
+    out_of_patience = progress.epoch - progress.best_epoch >= config.patience
+    return progress.epoch >= config.epochs or out_of_patience
+
+
+def _longest_wait(progress: Progress) -> int:
+    """Returns after how many epochs without a better one a training went on, at the most."""
+    best, best_epoch, longest = float("-inf"), 0, 0
+    for epoch, record in enumerate(progress.history[:-1], start=1):
+        if record["valid"][METRIC] > best:
+            best, best_epoch = record["valid"][METRIC], epoch
+        longest = max(longest, epoch - best_epoch)
+    return longest
 
 
 def _check_settings(run: Path, config: Mapping[str, Any]) -> None:
@@ -625,9 +649,7 @@ class Trainer:
                     raise stop.exception()
 
     def _is_finished(self) -> bool:
-        progress, config = self.progress, self.config
-        out_of_patience = progress.epoch - progress.best_epoch >= config.patience
-        return progress.epoch >= config.epochs or out_of_patience
+        return _is_finished(self.progress, self.config)
 
     def _open_curves(self) -> AbstractContextManager[Curves | None]:
         if not self.tensorboard:
