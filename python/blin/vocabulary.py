@@ -122,7 +122,7 @@ class Vocabulary:
         return self.ids.take(pa.array(indices - self.first))
 
 
-def raw_ids(argument: str, ids: Iterable[object]) -> list[str]:
+def raw_ids(argument: str, ids: object) -> list[str]:
     """Returns ids as they stand in a log; integers are written out, as those of a table are.
 
     Args:
@@ -130,11 +130,14 @@ def raw_ids(argument: str, ids: Iterable[object]) -> list[str]:
         ids: text or integers, of Python, NumPy or Arrow.
 
     Raises:
-        ConfigError: It is a text by itself, where a list of ids is meant, or something is no id.
+        ConfigError: It is no list of ids, such as a text by itself, or something is no id.
     """
-    if isinstance(ids, str | bytes):
-        raise ConfigError(f"{argument}: expected a list of ids, found the text {ids!r}")
-    return [_raw_id(argument, value) for value in _of_python(ids)]
+    found = _of_python(ids)
+    if isinstance(found, str | bytes):
+        raise ConfigError(f"{argument}: expected a list of ids, found the text {found!r}")
+    if not isinstance(found, Iterable):
+        raise ConfigError(f"{argument}: expected a list of ids, found {found!r}")
+    return [_raw_id(argument, value) for value in found]
 
 
 def _of_python(value: Any) -> Any:

@@ -245,9 +245,18 @@ def test_the_header_may_stand_in_a_part_of_its_own(log, parts, rows, header):
     assert found["sample"][0] == ["ann", "tea", "1700000009"]
 
 
+def test_a_header_in_a_part_of_its_own_tells_a_table_from_sequences(log):
+    paths = [log.with_name(str(number)) for number in range(2)]
+    paths[0].write_text("uid iid val\n")
+    paths[1].write_text("1 1025 4\n2 1003 3\n3 1025 5\n")
+    result = _core.read_log(paths, min_interactions=1)
+    assert raw_sequences(result) == {"1": ["1025"], "2": ["1003"], "3": ["1025"]}
+    assert _core.inspect_log(paths)["layout"] == result["report"]["layout"]
+
+
 def test_blank_lines_may_stand_above_the_header_of_any_part(log):
     other = log.with_name("other")
-    for first, second in (("", "\n\r\n"), ("\n", ""), ("\n", "\n\n")):
+    for first, second in (("", "\n\r\n"), ("\n", ""), ("  \n", "\n \n"), ("", " \n")):
         log.write_text(first + "user,item,time\nu,a,1\n")
         other.write_text(second + '"user",item,time\nu,b,soon\n')
         lines = len(second.split("\n")) + 1

@@ -156,6 +156,15 @@ def test_what_is_no_id_is_refused(numbered: Recommender, wrong: object) -> None:
             numbered.recommend(**arguments)
 
 
+@pytest.mark.parametrize("wrong", ["3", b"3", pa.scalar("3"), 3, None, pa.scalar(None)])
+def test_what_is_no_list_of_ids_is_refused(numbered: Recommender, wrong: object) -> None:
+    with pytest.raises(ConfigError, match="history: expected a list of ids, found"):
+        numbered.recommend(histories=[["3"], wrong])  # type: ignore[list-item]
+    if wrong is not None:
+        with pytest.raises(ConfigError, match="users: expected a list of ids, found"):
+            numbered.recommend(users=wrong)  # type: ignore[arg-type]
+
+
 def test_a_file_is_no_directory(model: Blin, small_dataset: Dataset, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(ConfigError, match="path: expected a directory, found the file"):

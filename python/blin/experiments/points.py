@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice, product
 from pathlib import Path
@@ -175,7 +175,6 @@ def check_space(
         axes: for each setting its values; of a range both ends.
         seeds: of each point.
     """
-    check(grid(models, base, {k: v for k, v in axes.items() if len(v) == 1}, seeds=seeds))
     for point in grid(models, base, axes, seeds=seeds, one_at_a_time=True):
         try:
             check([point])
@@ -183,7 +182,7 @@ def check_space(
             changed = {k for k, v in axes.items() if len(v) > 1 and k in point.settings}
             own = {name for name in changed if point.settings[name] != base.get(name)}
             blamed = str(error.__cause__ or error).partition(":")[0]
-            if blamed.isidentifier() and blamed not in own:
+            if own and blamed.isidentifier() and blamed not in own:
                 continue
             others = {name: axes[name] for name, values in axes.items() if name not in own}
             if not any(_can_be_trained(point, chosen) for chosen in _some(others)):
@@ -198,7 +197,7 @@ def _some(axes: Mapping[str, Sequence[object]]) -> Iterator[dict[str, object]]:
 
 def _can_be_trained(point: Point, chosen: Mapping[str, object]) -> bool:
     try:
-        check_settings(point.model, {**point.settings, **chosen})
+        check([replace(point, settings={**point.settings, **chosen})])
     except ConfigError:
         return False
     return True

@@ -26,7 +26,7 @@ const SAMPLE_BYTES: usize = 128 << 10;
 const DELIMITERS: [&str; 6] = ["\t", "::", ",", ";", "|", " "];
 
 /// The byte order mark that some programs put before UTF-8.
-const BOM: &[u8] = b"\xef\xbb\xbf";
+pub(super) const BOM: &[u8] = b"\xef\xbb\xbf";
 
 /// The kinds of log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -174,7 +174,7 @@ impl Layout {
             Some(false) => true,
             None => own.as_ref().is_ok_and(|layout| layout.has_header),
         };
-        if has_own_header || own.as_ref().is_ok_and(|layout| layout.format != Format::Table) {
+        if has_own_header || own.as_ref().is_ok_and(|layout| layout.format == Format::JsonLines) {
             return own;
         }
         let line = line.strip_prefix(BOM).unwrap_or(line);
@@ -288,13 +288,10 @@ pub(super) fn time_style(role: Role, places: &Places, rows: &[Vec<Vec<u8>>]) -> 
     Some(if dates.len() > numbers.len() { TimeStyle::Date } else { TimeStyle::Number })
 }
 
-/// Bytes of the empty lines that text begins with.
+/// Bytes of the blank lines that text begins with.
 fn blank_lines(text: &[u8]) -> usize {
-    let mut rest = text;
-    while let [b'\n', after @ ..] | [b'\r', b'\n', after @ ..] = rest {
-        rest = after;
-    }
-    text.len() - rest.len()
+    let is_blank = |line: &&[u8]| line.trim_ascii().is_empty();
+    text.split_inclusive(|&byte| byte == b'\n').take_while(is_blank).map(<[u8]>::len).sum()
 }
 
 fn without_end(line: &[u8]) -> &[u8] {

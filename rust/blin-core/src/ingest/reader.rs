@@ -11,7 +11,7 @@ use rayon::prelude::*;
 use crate::error::{Error, Result};
 use crate::ingest::LogOptions;
 use crate::ingest::json::JsonReader;
-use crate::ingest::layout::{Format, Layout};
+use crate::ingest::layout::{BOM, Format, Layout};
 use crate::ingest::lists::ListReader;
 use crate::ingest::quoted::QuotedReader;
 use crate::ingest::rows::{Finished, OnBadRow, RowCounts, Rows, Table};
@@ -169,9 +169,11 @@ fn layout_of<P>(
 fn telling<P>(lone_lines: &[(P, Vec<u8>)]) -> Option<usize> {
     let mut written = (0..lone_lines.len()).filter(|&place| !is_blank(&lone_lines[place].1));
     let Some(first) = written.next() else { return lone_lines.len().checked_sub(1) };
-    let other =
-        |&place: &usize| lone_lines[place].1.trim_ascii() != lone_lines[first].1.trim_ascii();
-    Some(written.find(other).unwrap_or(first))
+    let text = |place: usize| {
+        let line = lone_lines[place].1.as_slice();
+        line.strip_prefix(BOM).unwrap_or(line).trim_ascii()
+    };
+    Some(written.find(|&place| text(place) != text(first)).unwrap_or(first))
 }
 
 fn is_blank(line: &[u8]) -> bool {
