@@ -294,7 +294,8 @@ fn blank_lines(text: &[u8]) -> usize {
     text.split_inclusive(|&byte| byte == b'\n').take_while(is_blank).map(<[u8]>::len).sum()
 }
 
-fn without_end(line: &[u8]) -> &[u8] {
+/// A line without the newline, or the carriage return and the newline, at its end.
+pub(super) fn without_end(line: &[u8]) -> &[u8] {
     let line = line.strip_suffix(b"\n").unwrap_or(line);
     line.strip_suffix(b"\r").unwrap_or(line)
 }

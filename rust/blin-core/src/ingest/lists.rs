@@ -1,5 +1,6 @@
 //! Sequence files: one user per line, `user item item …`, oldest first.
 
+use crate::ingest::layout::without_end;
 use crate::ingest::record::quote;
 use crate::ingest::rows::{BadRow, OnBadRow, RowFault, Rows, expected_id, is_missing_user};
 
@@ -23,9 +24,7 @@ impl<'a> ListReader<'a> {
             if line.trim_ascii().is_empty() {
                 continue;
             }
-            let line = line.strip_suffix(b"\n").unwrap_or(line);
-            let line = line.strip_suffix(b"\r").unwrap_or(line);
-            if let Err(bad) = self.read_line(line, rows) {
+            if let Err(bad) = self.read_line(without_end(line), rows) {
                 rows.push_bad(rows.lines, bad);
                 if self.on_bad_row == OnBadRow::Fail {
                     return;
