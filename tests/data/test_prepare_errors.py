@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
+import lzma
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -91,6 +93,10 @@ def log(tmp_path: Path) -> Path:
             "user,item".encode("utf-16"),
             ": expected text in UTF-8, plain, gzip or zstd, found UTF-16; save it as UTF-8",
         ),
+        (bz2.compress(GOOD.encode()), ": expected text in *, found a bzip2 file; unpack it first"),
+        (bz2.compress(b""), ": expected text in *, found a bzip2 file; unpack it first"),
+        (lzma.compress(GOOD.encode()), ": expected text in *, found an xz file; unpack it first"),
+        (b"PK\x03\x04" + bytes(40), ": expected text in *, found a zip archive; unpack it first"),
         (gzip.compress(GOOD.encode() * 99)[:-9], ": the compressed data ends too early"),
         (ZSTD[:-9], ": the compressed data ends too early"),
         (ZSTD[:5], ": the compressed data ends too early"),

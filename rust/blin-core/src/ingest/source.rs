@@ -303,7 +303,7 @@ fn refuse_other_formats(path: &Path, magic: &[u8]) -> Result<()> {
         | [b'B', b'Z', b'h', _, 0x17, b'r', b'E', b'8', b'P', 0x90, ..] => {
             "a bzip2 file; unpack it first"
         }
-        [0xfd, b'7', b'z', b'X', b'Z', 0] => "an xz file; unpack it first",
+        [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => "an xz file; unpack it first",
         [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => "UTF-16; save it as UTF-8",
         _ => return Ok(()),
     };
