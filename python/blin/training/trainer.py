@@ -310,7 +310,8 @@ def resume(
                 f"epochs: expected at least the {state.progress.epoch} that {run} has trained "
                 f"already, found {merged['epochs']}"
             )
-        if state is not None and (waited := _longest_wait(state.progress)) >= merged["patience"]:
+        waited = 0 if state is None else _longest_wait(state.progress)
+        if "patience" in changes and waited >= merged["patience"]:
             raise ConfigError(
                 f"patience: expected more than the {waited} epochs without a better one after "
                 f"which {run} went on, found {merged['patience']}"
