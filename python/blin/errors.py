@@ -34,6 +34,10 @@ class CheckpointError(BlinError):
     exit_code = 4
 
 
+class LockedError(BlinError):
+    """Another process holds what this one needs; nothing is wrong with it."""
+
+
 class Terminated(KeyboardInterrupt):
     """The process was asked to end by SIGTERM; handled like Ctrl-C, with its own exit code."""
 

@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
-from blin.errors import BlinError
+from blin.errors import LockedError
 
 _TEMPORARY = re.compile(r"\..+\.tmp-(\d+)")
 _BEGIN = time.time()
@@ -104,7 +104,7 @@ def lock(path: Path, *, what: str, use: str = "is training it") -> IO[str]:
         use: what a process does that holds it, likewise.
 
     Raises:
-        BlinError: Another process holds it.
+        LockedError: Another process holds it.
     """
     file = path.open("a+", encoding="utf-8")
     if sys.platform == "win32":
@@ -118,7 +118,7 @@ def lock(path: Path, *, what: str, use: str = "is training it") -> IO[str]:
             file.seek(0)
             holder = file.read(20).strip()
         by = f"process {holder}" if holder.isdecimal() else "another process"
-        raise BlinError(f"{what}: {by} {use}: wait until it ends, or stop it") from error
+        raise LockedError(f"{what}: {by} {use}: wait until it ends, or stop it") from error
     except OSError:
         return file
     with suppress(OSError):  # a full disk locks as well

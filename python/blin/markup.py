@@ -1,7 +1,8 @@
 """Pages that need nothing but themselves: no network, no scripts, plots drawn into the HTML.
 
-What a page is given decides its bytes (with the same version of matplotlib): it holds no dates of
-its own. Colours are CSS variables, in the plots, too, so that one page suits light, dark and paper.
+Tables are in Markdown, too, where they are to be pasted elsewhere. What a page is given decides its
+bytes (with the same version of matplotlib): it holds no dates of its own. Colours are CSS
+variables, in the plots, too, so that one page suits light, dark and paper.
 """
 
 from __future__ import annotations
@@ -139,6 +140,12 @@ def document(title: str, body: str) -> str:
 </body>
 </html>
 """
+
+
+def markdown_row(cells: Iterable[str]) -> str:
+    """Returns a line of a Markdown table, whatever its cells hold."""
+    escaped = [re.sub(r"([|\\])", r"\\\1", " ".join(cell.split())) for cell in cells]
+    return f"| {' | '.join(escaped)} |"
 
 
 def points(sentences: Iterable[str]) -> str:

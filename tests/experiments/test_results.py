@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import asdict
 from pathlib import Path
 
@@ -50,6 +51,20 @@ def test_a_failure_is_forgotten_once_the_training_is_finished() -> None:
     outcome = Outcome(Path("d0"), 1, 1, 1.0, {"NDCG@10": 0.1}, {"NDCG@10": 0.1})
     found.take(Change(Trial("d", "blin", 0, {}), "finished", outcome=outcome))
     assert found.failures == {}
+
+
+def test_a_name_may_hold_what_tables_are_made_of(tmp_path: Path, small_dataset: Dataset) -> None:
+    metrics = {"HR@10": 0.2, "NDCG@10": 0.1}
+    names = ["a | b", "line\nbreak", "back\\|"]
+    found = Results([Point(name, "blin", {}, (0,)) for name in names])
+    for name in names:
+        outcome = Outcome(Path("run"), 9, 1, 60.0, metrics, metrics)
+        found.take(Change(Trial(name, "blin", 0, {}), "finished", outcome=outcome))
+    write_results(tmp_path, found, small_dataset, command=["blin", "sweep"])
+    head, *lines = (tmp_path / "sweep.md").read_text().splitlines()[2:]
+    cells = [re.split(r"(?<!\\) \| ", line) for line in lines[1:]]
+    assert {len(each) for each in cells} == {len(head.split(" | "))}
+    assert [each[1] for each in cells] == [r"a \| b", "line break", r"back\\\|"]
 
 
 def test_the_files_of_a_sweep(tmp_path: Path, small_dataset: Dataset) -> None:

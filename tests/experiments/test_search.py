@@ -80,9 +80,11 @@ def test_a_point_of_which_a_training_fails_is_not_chosen_by(
         search.ended(second, None)
         third = search.next()
         assert third is not None and third.point.startswith("1: ")
-    with search_in(tmp_path, small_dataset, points=2) as again:
+    results = Results()
+    with search_in(tmp_path, small_dataset, points=2, results=results) as again:
         assert (trial := again.next()) is not None and trial.point.startswith("1: ")
         assert again.next() is not None and again.next() is None
+    assert list(results.failures) == [first.point]
 
 
 def test_values_that_do_not_go_together_are_no_point(

@@ -115,6 +115,7 @@ def say(**what): print(json.dumps(what), flush=True)
 say(about="started", run="x", epoch=0, epochs=1)
 if dropout == 0.1: say(about="failed", reason="out of luck"); sys.exit(1)
 if dropout == 0.15: say(about="stopped"); sys.exit(1)
+if dropout == 0.16: say(about="stopped", reason="7 trains it"); sys.exit(1)
 if dropout == 0.2: os.kill(os.getpid(), signal.SIGKILL)
 if dropout == 0.3: print("boom", file=sys.stderr); sys.exit(5)
 if dropout == 0.4: say(about="finished", run="nowhere"); sys.exit(0)
@@ -168,6 +169,7 @@ def test_what_somebody_else_stops_is_named_and_has_not_ended(
     schedule = Heard(
         [
             trial_of(small_dataset, "stopped", dropout=0.15),
+            trial_of(small_dataset, "elsewhere", dropout=0.16),
             trial_of(small_dataset, "unlucky", dropout=0.1),
         ]
     )
@@ -176,6 +178,7 @@ def test_what_somebody_else_stops_is_named_and_has_not_ended(
     train_side_by_side(schedule, place, jobs=1, on_change=changes.append)
     assert [(each.trial.point, each.reason) for each in changes if each.state == "failed"] == [
         ("stopped", "its process was stopped; the same command goes on"),
+        ("elsewhere", "7 trains it; the same command goes on"),
         ("unlucky", "out of luck"),
     ]
     assert ended == ["unlucky"]

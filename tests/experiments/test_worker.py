@@ -6,6 +6,8 @@ import io
 import json
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -43,3 +45,28 @@ def test_where_nobody_listens_any_more_the_training_is_asked_to_stop() -> None:
             os.dup2(os.open(os.devnull, os.O_WRONLY), writing)
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        ("LockedError('7 trains it')", {"about": "stopped", "reason": "7 trains it"}),
+        ("BlinError('out of luck')", {"about": "failed", "reason": "out of luck"}),
+        ("KeyError('x')", {"about": "failed", "reason": "KeyError: 'x'"}),
+        ("Terminated()", {"about": "stopped"}),
+    ],
+)
+def test_it_says_how_it_ends(error: str, said: dict[str, str]) -> None:
+    code = f"""
+import sys
+from blin.errors import BlinError, LockedError, Terminated
+from blin.experiments import worker
+def train(told, speaker): raise {error}
+worker._train = train
+sys.exit(worker.main())
+"""
+    told = json.dumps({"command": ["blin"]})
+    ended = subprocess.run(
+        [sys.executable, "-c", code], input=told, capture_output=True, text=True, check=False
+    )
+    assert (ended.returncode, json.loads(ended.stdout)) == (1, said), ended.stderr

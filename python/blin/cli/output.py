@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from blin.markup import markdown_row
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
@@ -88,7 +90,7 @@ class Output:
         if title:
             click.echo(f"{title}\n")
         for cells in (columns, ["---"] * len(columns), *rows):
-            click.echo("| " + " | ".join(map(text_of, cells)) + " |")
+            click.echo(markdown_row(map(text_of, cells)))
         click.echo()
 
     def facts(self, facts: Mapping[str, object]) -> None:

@@ -78,10 +78,13 @@ def show_beside(
         texts = ("" if value is None else f"{value:.4f}" for pair in pairs for value in pair)
         cells.append([model, *texts, verdict])
     heads = (f"{metric} {whose}" for metric in METRICS for whose in ("paper", "ours"))
+    protocol = f"beside ours, {negatives} uniform negatives"
+    if not negatives:
+        protocol = "without ours, for there are no negatives"
     output.table(
         ("model", *heads, "the paper's"),
         cells,
-        title=f"{dataset.name}: the paper's Table 2 beside ours, {negatives} uniform negatives",
+        title=f"{dataset.name}: the paper's Table 2 {protocol}",
     )
     if dataset.name in PUBLISHED:
         output.note("Empty: printed in the paper, but not known here; or not trained.")

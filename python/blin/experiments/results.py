@@ -14,6 +14,7 @@ from blin.experiments.points import Point
 from blin.experiments.seeds import CONFIDENCE, Interval, interval_note
 from blin.experiments.side_by_side import Change
 from blin.files import replacing
+from blin.markup import markdown_row
 from blin.training.trainer import METRIC
 
 METRICS = ("HR@10", METRIC)
@@ -175,7 +176,7 @@ def write_results(
         temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     columns, rows = results.table()
     lines = [columns, ["---"] * len(columns), *rows]
-    text = "".join("| " + " | ".join(cells) + " |\n" for cells in lines)
+    text = "".join(f"{markdown_row(cells)}\n" for cells in lines)
     with replacing(directory / "sweep.md") as temporary:
         temporary.write_text(
             f"{dataset.name}. {interval_note(CONFIDENCE)}.\n\n{text}", encoding="utf-8"

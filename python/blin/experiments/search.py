@@ -80,7 +80,7 @@ class Search:
         space: for each setting its values or their range.
         seeds: of each point; its value is the mean over them.
         points: how many there are to be, those of earlier calls included.
-        results: to which the points are added.
+        results: to which the points are added, and those that failed in earlier calls.
 
     Raises:
         ConfigError: A setting cannot have such values, or the directory has another search.
@@ -116,6 +116,10 @@ class Search:
                 if not self._is_whole(trial):
                     self._study.tell(trial.number, state=TrialState.FAIL)
             self._begun = deque(self._trials(TrialState.RUNNING))
+            for trial in self._trials(TrialState.FAIL):
+                if self._refusal(trial.params) is None:
+                    name = self._name(trial.number, trial.params)
+                    results.failures[name] = "it failed in an earlier call, and is not tried again"
             for trial in self._trials(TrialState.COMPLETE):
                 # Their runs are finished: they are found again, not trained again.
                 self._add(trial.number, trial.params, finished=True)
@@ -207,12 +211,17 @@ class Search:
         """Returns whether Optuna wrote all values of a point: it writes them one by one."""
         return self._space.keys() <= trial.params.keys()
 
+    def _name(self, number: int, params: Mapping[str, Any]) -> str:
+        """Returns what a point is called."""
+        changes = " ".join(f"{name}={_short(params[name])}" for name in self._space)
+        return f"{number}: {changes}"
+
     def _add(self, number: int, params: Mapping[str, Any], *, finished: bool = False) -> None:
         """Queues the trainings of a point."""
         import optuna
 
-        changes = " ".join(f"{name}={_short(params[name])}" for name in self._space)
-        point = Point(f"{number}: {changes}", self._model, {**self._base, **params}, self._seeds)
+        name = self._name(number, params)
+        point = Point(name, self._model, {**self._base, **params}, self._seeds)
         if self._refusal(params) is not None:
             if not finished:
                 self._study.tell(number, state=optuna.trial.TrialState.FAIL)

@@ -173,7 +173,7 @@ def train_side_by_side(
                 if stopped and stop:
                     on_change(last)
                     continue
-                if stopped:  # by somebody else
+                if stopped:  # by somebody else, or trained by another process
                     reason = f"{last.reason}; the same command goes on"
                     last = replace(last, state="failed", reason=reason)
                 end(job.trial, last, for_good=not stopped)
@@ -294,7 +294,8 @@ class _Job:
                 return Change(self.trial, "finished", outcome=outcome)
             self._last = {"reason": reason}
         if about == "stopped" or (about is None and self._stopping):
-            return Change(self.trial, "stopped", reason="its process was stopped")
+            reason = self._last.get("reason", "its process was stopped")
+            return Change(self.trial, "stopped", reason=reason)
         how = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
         reason = self._last.get("reason", f"its process {how}, see {self._log}")
         return Change(self.trial, "failed", reason=reason)

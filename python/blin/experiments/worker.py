@@ -17,7 +17,7 @@ from types import FrameType
 from typing import Any, NoReturn, TextIO
 
 from blin.data.dataset import load_dataset
-from blin.errors import BlinError, Terminated, reason_of
+from blin.errors import BlinError, LockedError, Terminated, reason_of
 from blin.training import trainer
 from blin.training.trainer import Event, Started, Step, Validated
 
@@ -66,6 +66,8 @@ def main() -> int:
         return 0
     except KeyboardInterrupt:
         speaker.say("stopped")
+    except LockedError as error:  # it goes on elsewhere: that is no failure
+        speaker.say("stopped", reason=str(error))
     except BlinError as error:
         speaker.say("failed", reason=str(error))
     except Exception as error:
