@@ -99,7 +99,9 @@ def test_intervals_count_in_the_shortest_gap_so_far() -> None:
     assert rows([0, 5, 6, 0, 10, 30, 31], [0, 2, 2, 0, 1, 1, 1])[-1] == [0, 0, 0, 0, 9, 1, 0]
     # Whatever the log holds, an interval is one that has an embedding.
     extremes = [-(2**63), 0, 2**63 - 1]
-    assert all(0 <= r <= 9 for row in rows(extremes, [1, 1, 1]) for r in row)
+    assert rows(extremes, [1, 1, 1])[1:] == [[1, 0, 0], [1, 1, 0]]
+    assert rows([-(2**63) + 5, 0, 5, 2**63 - 1], [1] * 4)[-1] == [9, 9, 9, 0]
+    assert rows([2**63 - 1, 2**63 - 2, -(2**63)], [1] * 3)[-1] == [9, 9, 0]
 
 
 def test_only_the_proportions_of_times_matter() -> None:

@@ -16,6 +16,13 @@ def test_it_keeps_the_mean_and_drops_the_share_asked_for(p: float) -> None:
     assert len(out.unique()) == 2
 
 
+@pytest.mark.parametrize(("p", "share"), [(1e-9, 1 / 256), (0.0019, 1 / 256), (0.999, 255 / 256)])
+def test_a_probability_is_rounded_but_never_to_none_or_all(p: float, share: float) -> None:
+    torch.manual_seed(0)
+    out = Dropout(p)(torch.ones(1000, 512))
+    assert abs((out == 0).double().mean().item() - share) < 0.001
+
+
 def test_the_gradient_passes_where_the_value_did() -> None:
     torch.manual_seed(0)
     x = torch.ones(5, 7, requires_grad=True)

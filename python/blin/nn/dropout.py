@@ -11,8 +11,8 @@ class Dropout(nn.Module):
 
     On a CPU ``nn.Dropout`` draws one Bernoulli number a unit, which takes longer than the matrix
     products around it. Here one 64-bit draw serves eight units, a byte each, so the probability
-    is rounded to a multiple of 1/256; the scale is exact for the rounded one. The draws come from
-    torch's default generator in one thread, whatever the number of threads.
+    is rounded to a multiple of 1/256, to 0 only if it is 0; the scale is exact for the rounded one.
+    The draws come from torch's default generator in one thread, whatever the number of threads.
 
     Args:
         p: probability of zeroing a unit, in [0, 1).
@@ -28,9 +28,9 @@ class Dropout(nn.Module):
         """Maps a tensor to one of the same shape."""
         if x.device.type != "cpu":
             return nn.functional.dropout(x, self.p, self.training)
-        dropped = min(255, round(256 * self.p))
-        if not self.training or dropped == 0:
+        if not self.training or self.p == 0:
             return x
+        dropped = min(255, max(1, round(256 * self.p)))
         draws = torch.empty((x.numel() + 7) // 8, dtype=torch.int64).random_(-(2**63), None)
         kept = draws.view(torch.uint8)[: x.numel()].view(x.shape) >= dropped
         return (x * kept).mul_(256 / (256 - dropped))

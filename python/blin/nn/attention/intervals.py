@@ -15,7 +15,8 @@ def time_intervals(times: Tensor, segments: Tensor, *, most: int) -> Tensor:
         r_ij = min(⌊|t_i - t_j| / u_i⌋, most)
 
     The unit u_i is the shortest time between any two positions that i can see, itself included, and
-    that do not have the same time: so nothing that comes later changes it.
+    that do not have the same time: so nothing that comes later changes it. A difference of more
+    than 63 bits counts as the greatest of 63.
 
     Args:
         times: (B, N) int64.
@@ -27,7 +28,10 @@ def time_intervals(times: Tensor, segments: Tensor, *, most: int) -> Tensor:
     """
     hidden = ~visibility(segments)
     far = torch.iinfo(torch.int64).max
-    apart = (times.unsqueeze(-1) - times.unsqueeze(-2)).abs()
+    left, right = times.unsqueeze(-1), times.unsqueeze(-2)
+    apart = left - right
+    wrapped = (apart > 0) != (left > right)  # a difference of more than 63 bits
+    apart = apart.masked_fill_(wrapped, far).clamp_(min=-far).abs_()
     nearest = apart.masked_fill(hidden | (apart <= 0), far).amin(-1)  # (B, N)
     units = nearest.unsqueeze(1).expand_as(apart).masked_fill(hidden, far).amin(-1, keepdim=True)
     return apart.div_(units, rounding_mode="floor").clamp_(0, most).masked_fill_(hidden, 0)
