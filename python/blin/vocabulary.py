@@ -37,12 +37,18 @@ class Vocabulary:
 
     @classmethod
     def read(
-        cls, path: Path, *, first: int, error: type[BlinError], expected: int | None = None
+        cls,
+        path: Path,
+        *,
+        first: int,
+        error: type[BlinError],
+        expected: int | None = None,
+        file: pa.NativeFile | None = None,
     ) -> Vocabulary:
         """Reads the ``id`` column of a Parquet file, as many ids as expected.
 
         What the file says of itself is held against its size, so that a small file cannot take
-        much memory.
+        much memory. It is opened, or was before, as ``file``.
 
         Raises:
             error: The file is missing, damaged, or holds something else.
@@ -51,14 +57,15 @@ class Vocabulary:
         import pyarrow.parquet as pq
 
         try:
-            with pq.ParquetFile(path, page_checksum_verification=True) as file:
-                kind = file.schema_arrow.field("id").type
+            source = pa.OSFile(str(path)) if file is None else file
+            with pq.ParquetFile(source, page_checksum_verification=True) as table:
+                kind = table.schema_arrow.field("id").type
                 if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
                     raise error(f"{path}: expected ids that are strings, found {kind}")
-                rows = file.metadata.num_rows
+                rows = table.metadata.num_rows
                 if expected is not None and rows != expected:
                     raise error(f"{path}: expected {expected:,} ids, found {rows:,}")
-                ids = _read_ids(file, max(_ALWAYS_UNPACKED, _UNPACKED * path.stat().st_size))
+                ids = _read_ids(table, max(_ALWAYS_UNPACKED, _UNPACKED * source.size()))
             ids.validate(full=True)
         except (OSError, pa.ArrowException, KeyError, ValueError) as cause:
             if isinstance(cause, BlinError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import io
 import json
@@ -223,6 +224,34 @@ def test_files_of_another_dataset_are_noticed(path: Path, tmp_path: Path) -> Non
     message_of(DataError, lambda: Dataset(path))
 
 
+def test_a_dataset_stays_what_it_was_when_it_was_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log, data = tmp_path / "log.csv", tmp_path / "data"
+    rows = [(f"u{u}", item) for u in range(4) for item in ("tea", "jam", "tea", "milk")[: u + 2]]
+    log.write_text("user,item\n" + "".join(f"{user},{item}\n" for user, item in rows))
+
+    def raw(dataset: Dataset) -> list[tuple[str, str]]:
+        return [
+            (dataset.user_ids.raw(user), dataset.item_ids.raw(int(item)))
+            for user in range(dataset.num_users)
+            for item in dataset.sequence(user)
+        ]
+
+    before = load_dataset(log, data_dir=data, min_interactions=1)
+    copied = load_dataset(log, data_dir=data, min_interactions=1)
+    # Other items come first, and some are gone.
+    after = load_dataset(log, data_dir=data, min_interactions=1, duplicates="last")
+    monkeypatch.chdir(tmp_path)
+    relative = load_dataset("log", data_dir="data")
+    monkeypatch.chdir("/")
+    assert raw(after) == raw(relative) != rows
+    for other in (copied, pickle.loads(pickle.dumps(copied)), copy.deepcopy(copied)):
+        assert raw(other) == rows
+    shutil.rmtree(data)
+    assert raw(before) == rows
+
+
 def test_ids_that_are_too_many_or_too_few_are_refused(path: Path) -> None:
     dataset = Dataset(path)
     for side, count in (("user", 119), ("item", 41)):
@@ -231,7 +260,7 @@ def test_ids_that_are_too_many_or_too_few_are_refused(path: Path) -> None:
         pq.write_table(pa.table({"id": ["a"] * count}), file)
         assert "do not belong together" in message_of(DataError, lambda: Dataset(path))
         found = message_of(DataError, partial(getattr, dataset, f"{side}_ids"))
-        assert f"ids, found {count}" in found
+        assert f"{side}s.parquet: expected" in found
         file.write_bytes(before)
     (path / "items.parquet").unlink()
     assert "items.parquet: expected a Parquet file" in message_of(DataError, lambda: Dataset(path))

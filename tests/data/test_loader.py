@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields, replace
 from itertools import combinations
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from blin._core import (
     shuffle_users,
 )
 from blin.batch import Augmentation, Batch, BatchSpec
-from blin.data.dataset import Dataset
+from blin.data.dataset import Dataset, load_dataset
 from blin.data.loader import PREFETCH, Rows, TrainingLoader, history_batch
 from blin.errors import ConfigError
 from reference import batch as reference
@@ -625,6 +626,44 @@ def test_the_wait_for_batches_is_measured(
 def test_a_spec_that_cannot_be_met_is_refused(change: dict[str, str], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         everything(**change)
+
+
+@pytest.mark.parametrize("long_sequences", ["newest", "windows"])
+@pytest.mark.parametrize("sampling", ["uniform", "popularity"])
+def test_a_user_who_has_had_everything_is_named(
+    tmp_path: Path, sampling: str, long_sequences: str
+) -> None:
+    def loader(rest: str, **spec: Any) -> TrainingLoader:
+        log = tmp_path / "log.csv"
+        rows = [("ann", item) for item in "ab" + rest] + [("fan", item) for item in "abcab"]
+        log.write_text("user,item\n" + "".join(f"{user},{item}\n" for user, item in rows))
+        dataset = load_dataset(log, data_dir=tmp_path, min_interactions=1)
+        rows_of = Rows(long_sequences=long_sequences)
+        spec = {"sampling": sampling, "augmentations": (), **spec}
+        return TrainingLoader(dataset, everything(**spec), rows_of, batch_size=4, seed=0)
+
+    with pytest.raises(ConfigError, match='user "fan" has had all 3 items'):
+        loader("ba")
+    # Nobody trains with x and y: by popularity they are never drawn.
+    if sampling == "popularity":
+        with pytest.raises(ConfigError, match='"fan" has had all 3 items that are drawn, and none'):
+            loader("xy")
+    else:
+        drawn = loader("xy")
+        fans = drawn.batch(drawn.users[1:], 0, 0).negatives
+        assert set(fans.flatten().tolist()) == {3, 4}
+    for free in ({"exclude_history": False}, {"negatives_per": "batch"}, {"num_negatives": 0}):
+        again = loader("ba", **free)
+        again.batch(again.users, 0, 0)
+
+
+@pytest.mark.parametrize("sampling", ["uniform", "popularity"])
+def test_of_one_item_there_are_no_negatives(tmp_path: Path, sampling: str) -> None:
+    (tmp_path / "log.csv").write_text("user,item\n" + "ann,tea\n" * 5)
+    dataset = load_dataset(tmp_path / "log.csv", data_dir=tmp_path, min_interactions=1)
+    spec = everything(sampling=sampling, exclude_history=False)
+    with pytest.raises(ConfigError, match="num_negatives: expected 0 for one item"):
+        TrainingLoader(dataset, spec, Rows(), batch_size=4, seed=0)
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from blin.data.dataset import load_dataset
 from blin.data.inspection import inspect
 from blin.data.prepare import preprocess
 from blin.errors import BlinError, ConfigError, DataError
@@ -148,12 +150,60 @@ def test_a_damaged_dataset_is_made_again(log, data_dir):
         ("min_item_interactions", -5),
         ("threads", 0),
         ("min_rating", float("nan")),
+        ("min_rating", "3"),
+        ("min_rating", True),
+        ("min_interactions", 2.0),
+        ("min_interactions", "2"),
+        ("min_interactions", True),
+        ("threads", "1"),
+        ("threads", 2**40),
+        ("duplicates", True),
+        ("split", None),
+        ("on_bad_row", 1),
+        ("log_format", 1),
+        ("user_column", ["user"]),
+        ("time_column", 1.0),
     ],
 )
 def test_an_option_out_of_its_range_is_refused_before_anything_is_read(data_dir, option, value):
     with pytest.raises(ConfigError, match=f"{option}: expected .*, found"):
         preprocess("missing.csv", data_dir=data_dir, **{option: value})
     assert not data_dir.exists()
+
+
+def test_numbers_of_numpy_are_numbers(log, data_dir):
+    log.write_text("user,item,time,rating\nann,tea,2,4\nann,milk,1,5\nbob,tea,1,1\n")
+    report = prepare(
+        log,
+        data_dir,
+        min_interactions=np.int64(1),
+        min_rating=np.float32(1),
+        threads=np.int8(1),
+        user_column=np.int64(1),
+        rating_column=4,
+    )
+    assert not report.reused
+    options = {"min_interactions": 1, "min_rating": 1, "user_column": "1", "rating_column": "4"}
+    assert report.metadata["options"].items() >= options.items()
+    assert prepare(log, data_dir, **options).reused
+
+
+@pytest.mark.parametrize("paths", [None, 3, np.zeros(2), [3]])
+def test_what_is_no_log_is_refused(data_dir, paths):
+    with pytest.raises(ConfigError, match="paths: expected a log or a table, found"):
+        preprocess(paths, data_dir=data_dir)
+
+
+def test_threads_may_prepare_one_log(log, data_dir):
+    with ThreadPoolExecutor(4) as pool:
+        options = {"data_dir": data_dir, "min_interactions": 1}
+        logs = list(pool.map(lambda _: load_dataset(log, **options), range(8)))
+        table = pa.table({"user": ["a", "a", "b"], "item": ["x", "y", "x"]})
+        tables = list(pool.map(lambda _: load_dataset(table, name="table", **options), range(8)))
+    for found in (logs, tables):
+        assert len({each.fingerprint for each in found}) == 1
+        assert all(len(each.item_ids) == each.num_items for each in found)
+    assert sorted(path.name for path in data_dir.iterdir()) == sorted({logs[0].name, "table"})
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere names of files are Unicode")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from datetime import date, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -229,6 +230,35 @@ def test_a_time_that_is_missing_is_named_or_skipped(folder):
     with pytest.raises(DataError, match='table:2: column "time": expected a time .* nothing'):
         of_table(folder, table)
     assert of_table(folder, table, on_bad_row="skip").metadata["rows_skipped"] == 1
+
+
+@pytest.mark.skipif(not hasattr(pa, "uuid"), reason="an older pyarrow has no such type")
+def test_uuids_are_what_they_are_written_as(folder):
+    # The bytes of the last are text themselves.
+    users = [uuid.UUID(int=3), uuid.UUID(int=2**127), uuid.UUID(bytes=b"sixteen letters!")]
+    users += [users[0], users[1]]
+    stored = pa.array([user.bytes for user in users], pa.binary(16))
+    columns = {"user": users, "item": ["a", "b", "c", "b", "a"]}
+    expected = of_csv(folder, columns)
+    column = pa.ExtensionArray.from_storage(pa.uuid(), stored)
+    table = pa.table({**columns, "user": column})
+    assert_equal(of_table(folder, table), expected)
+    pq.write_table(table, folder / "uuid.parquet")
+    assert_equal(
+        load_dataset(folder / "uuid.parquet", data_dir=folder, min_interactions=1), expected
+    )
+    gap = pa.ExtensionArray.from_storage(
+        pa.uuid(), pa.array([None, stored[1].as_py()], pa.binary(16))
+    )
+    table = pa.table({"user": gap, "item": ["a", "b"]})
+    assert of_table(folder, table).metadata["rows_without_user"] == 1
+
+
+@pytest.mark.skipif(not hasattr(pa, "bool8"), reason="an older pyarrow has no such type")
+def test_a_type_whose_storage_says_nothing_is_refused(folder):
+    column = pa.ExtensionArray.from_storage(pa.bool8(), pa.array([1, 0], pa.int8()))
+    with pytest.raises(DataError, match='column "user": expected integers, text or times, found'):
+        of_table(folder, pa.table({"user": column, "item": ["a", "b"]}))
 
 
 def test_options_of_text_are_refused(folder):

@@ -16,6 +16,7 @@ from itertools import chain
 from pathlib import Path
 from threading import Event
 from typing import Any
+from uuid import UUID
 
 import numpy as np
 import pyarrow as pa
@@ -394,6 +395,8 @@ def _decoded(column: pa.Array) -> pa.Array:
 def _plain(column: pa.Array) -> pa.Array:
     """Brings a column to integers or text without changing what it says."""
     kind = column.type
+    if isinstance(kind, pa.BaseExtensionType):
+        return _written_out(column)
     if pa.types.is_temporal(kind):
         return _nanoseconds(column)
     if pa.types.is_integer(kind) and kind != pa.uint64():
@@ -412,6 +415,15 @@ def _plain(column: pa.Array) -> pa.Array:
     is_bytes = pa.types.is_binary(kind) or pa.types.is_fixed_size_binary(kind)
     is_bytes = is_bytes or pa.types.is_large_binary(kind)
     return column.cast(pa.large_binary() if is_bytes else pa.large_string())
+
+
+def _written_out(column: pa.Array) -> pa.Array:
+    """Returns the text of UUIDs; what other types mean is not told by how they are stored."""
+    if column.type.extension_name != "arrow.uuid":
+        raise pa.ArrowInvalid(f"a column of {column.type}")
+    stored = column.storage.to_pylist()
+    texts = [None if value is None else str(UUID(bytes=value)) for value in stored]
+    return pa.array(texts, pa.large_string())
 
 
 def _nanoseconds(column: pa.Array) -> pa.Array:

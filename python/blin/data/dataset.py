@@ -12,12 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blin.config import default_data_dir
-from blin.data.directory import Directory
+from blin.data.directory import ALONE, Directory
 from blin.errors import ConfigError, DataError, reason_of
 from blin.files import parse_json, read_bounded
 from blin.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from blin.data.prepare import SupportsArrow
 
 FORMAT_VERSION = 1
@@ -34,6 +36,8 @@ TARGETS = ("first", "last", "all")
 class Dataset:
     """A prepared dataset, memory-mapped and read-only.
 
+    It stays what it was when it was opened, also where its directory is prepared again.
+
     The sequence of user u is ``items[offsets[u]:offsets[u + 1]]``, oldest first; of its steps,
     ``[0, splits[u, 0])`` train, ``[splits[u, 0], splits[u, 1])`` validate and the rest test.
 
@@ -49,6 +53,7 @@ class Dataset:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.metadata = _read_metadata(path)
+        self._ids = {table: self._opened(table) for table in ("users", "items")}
         self.items = self._array("items", np.uint32, 1)
         self.offsets = self._array("offsets", np.int64, 1)
         self.splits = self._array("splits", np.int64, 2)
@@ -62,6 +67,11 @@ class Dataset:
             f"Dataset({self.name!r}, {self.num_users:,} users, {self.num_items:,} items, "
             f"{self.num_interactions:,} interactions)"
         )
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Returns what a copy needs: the ids themselves in place of the open files."""
+        _ = self.user_ids, self.item_ids
+        return {name: value for name, value in vars(self).items() if name != "_ids"}
 
     @property
     def name(self) -> str:
@@ -96,14 +106,12 @@ class Dataset:
     @cached_property
     def user_ids(self) -> Vocabulary:
         """The raw ids of the users; the first has index 0."""
-        file = self.path / "users.parquet"
-        return Vocabulary.read(file, first=0, error=DataError, expected=self.num_users)
+        return self._vocabulary("users", first=0, expected=self.num_users)
 
     @cached_property
     def item_ids(self) -> Vocabulary:
         """The raw ids of the items; the first has index 1."""
-        file = self.path / "items.parquet"
-        return Vocabulary.read(file, first=1, error=DataError, expected=self.num_items)
+        return self._vocabulary("items", first=1, expected=self.num_items)
 
     def sequence(self, user: int) -> NDArray[np.uint32]:
         """Returns the items of a user, oldest first."""
@@ -203,18 +211,33 @@ class Dataset:
                 "the files are damaged, prepare the dataset again"
             )
 
+    def _opened(self, table: str) -> pa.NativeFile:
+        import pyarrow as pa
+
+        file = self.path / f"{table}.parquet"
+        try:
+            return pa.OSFile(str(file))
+        except OSError as cause:
+            raise _no_ids(file, cause) from cause
+
     def _rows_of(self, table: str) -> int:
         """Returns the number of users or items that have an id: memory is taken for each."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        file = self.path / f"{table}.parquet"
         try:
-            return int(pq.read_metadata(file).num_rows)
+            return int(pq.read_metadata(self._ids[table]).num_rows)
         except (OSError, pa.ArrowException, ValueError) as cause:
-            raise DataError(
-                f"{file}: expected a Parquet file of ids, found: {reason_of(cause)}"
-            ) from cause
+            raise _no_ids(self.path / f"{table}.parquet", cause) from cause
+
+    def _vocabulary(self, table: str, *, first: int, expected: int) -> Vocabulary:
+        return Vocabulary.read(
+            self.path / f"{table}.parquet",
+            first=first,
+            error=DataError,
+            expected=expected,
+            file=self._ids[table],
+        )
 
 
 def is_dataset(path: Path) -> bool:
@@ -247,7 +270,8 @@ def load_dataset(
     if not isinstance(source, str | Path):
         from blin.data.prepare import preprocess
 
-        return Dataset(preprocess(source, data_dir=data_dir, **options).path)
+        with ALONE:
+            return Dataset(preprocess(source, data_dir=data_dir, **options).path)
     for candidate in (data_dir / source, Path(source)):
         if is_dataset(candidate):
             if options:
@@ -259,11 +283,16 @@ def load_dataset(
     if Path(source).exists():
         from blin.data.prepare import preprocess
 
-        return Dataset(Path(preprocess(source, data_dir=data_dir, **options).path))
+        with ALONE:
+            return Dataset(preprocess(source, data_dir=data_dir, **options).path)
     raise DataError(
         f'no dataset "{source}" in {data_dir}, and no log file of that name: '
         "prepare one with blin preprocess FILE"
     )
+
+
+def _no_ids(file: Path, cause: Exception) -> DataError:
+    return DataError(f"{file}: expected a Parquet file of ids, found: {reason_of(cause)}")
 
 
 def _read_metadata(path: Path) -> dict[str, Any]:

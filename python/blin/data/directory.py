@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -19,6 +20,9 @@ Content = Callable[[IO[bytes]], Any] | Path
 
 #: Writes one file, given its name and content.
 Write = Callable[[str, Content], None]
+
+ALONE = threading.RLock()
+"""Held by the thread that prepares: temporary names tell processes apart, not their threads."""
 
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 

@@ -132,6 +132,8 @@ class TrainingLoader:
         self.users = np.flatnonzero(ends - starts >= 2).astype(np.uint32)
         if len(self.users) == 0:
             raise DataError(f"{dataset.path}: no user has two items to learn from")
+        if spec.negatives_per != "batch" and spec.num_negatives > 0:
+            self._require_negatives(dataset, starts, ends, counts)
         self._batcher = Batcher(
             dataset.items,
             starts,
@@ -152,6 +154,34 @@ class TrainingLoader:
             raise ConfigError(f"crop: expected 0 for {who}, found {rows.crop}")
         self._starts, self._ends = starts, ends
         self._timestamps = dataset.timestamps
+
+    def _require_negatives(
+        self,
+        dataset: Dataset,
+        starts: NDArray[np.int64],
+        ends: NDArray[np.int64],
+        counts: NDArray[np.int64] | None,
+    ) -> None:
+        """Raises ConfigError where a sequence leaves no item that could be a negative of its own.
+
+        An item that is drawn by popularity and that nobody has had is never drawn.
+        """
+        drawn = dataset.num_items if counts is None else int(np.count_nonzero(counts))
+        what = f"all {drawn} items" if counts is None else f"all {drawn} items that are drawn"
+        if drawn == 1:
+            raise ConfigError(
+                f"num_negatives: expected 0 for {what.replace('all 1 items', 'one item')}, found "
+                f"{self.spec.num_negatives}"
+            )
+        if not self.spec.exclude_history:
+            return
+        for sequence in self.users[(ends - starts)[self.users] >= drawn]:
+            if len(np.unique(dataset.items[starts[sequence] : ends[sequence]])) >= drawn:
+                user = sequence if self._owners is None else int(self._owners[sequence])
+                raise ConfigError(
+                    f'exclude_history: expected false: user "{dataset.user_ids.raw(int(user))}" '
+                    f"has had {what}, and none is left to be a negative"
+                )
 
     @property
     def steps_per_epoch(self) -> int:

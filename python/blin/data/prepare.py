@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from functools import partial
 from importlib.metadata import version
+from numbers import Integral, Real
 from pathlib import Path
 from typing import IO, Any, Protocol, runtime_checkable
 
@@ -26,9 +27,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from blin import _core
+from blin.config import whole_number
 from blin.data import columnar
 from blin.data.dataset import FORMAT_VERSION, Dataset
-from blin.data.directory import Directory, Write
+from blin.data.directory import ALONE, Directory, Write
 from blin.data.health import data_health
 from blin.data.memory import MemoryLimit, peak_memory_bytes
 from blin.errors import ConfigError, DataError
@@ -202,50 +204,60 @@ def preprocess(
             raise ConfigError("name: expected one for the dataset of a table, found none")
         name = _dataset_name(name, Path(name))
     else:
-        given = [Path(path) for path in ([paths] if isinstance(paths, str | Path) else paths)]
+        try:
+            given = [Path(path) for path in ([paths] if isinstance(paths, str | Path) else paths)]
+        except TypeError as cause:
+            found = type(paths).__name__
+            raise ConfigError(f"paths: expected a log or a table, found {found}") from cause
         if not given:
             raise ConfigError("paths: expected at least one file, found none")
         name = _dataset_name(name, given[0])
     options: dict[str, Any] = {
         "delimiter": "\t" if delimiter == r"\t" else delimiter,
         "header": header,
-        "user_column": None if user_column is None else str(user_column),
-        "item_column": None if item_column is None else str(item_column),
-        "time_column": None if time_column is None else str(time_column),
-        "rating_column": None if rating_column is None else str(rating_column),
+        "user_column": _column("user_column", user_column),
+        "item_column": _column("item_column", item_column),
+        "time_column": _column("time_column", time_column),
+        "rating_column": _column("rating_column", rating_column),
         "min_rating": min_rating,
         "min_interactions": min_interactions,
         "min_user_interactions": min_user_interactions,
         "min_item_interactions": min_item_interactions,
-        "duplicates": duplicates,
-        "split": split,
+        "duplicates": _text("duplicates", duplicates),
+        "split": _text("split", split),
         "valid_from": None if valid_from is None else str(valid_from),
         "test_from": None if test_from is None else str(test_from),
-        "on_bad_row": on_bad_row,
-        "log_format": log_format,
+        "on_bad_row": _text("on_bad_row", on_bad_row),
+        "log_format": None if log_format is None else _text("log_format", log_format),
     }
-    _require_ranges(options, threads)
+    options |= _numbers(options)
+    threads = None if threads is None else whole_number("threads", threads, least=1)
     sources = [part for path in given for part in log_parts(path)]
     limit = None if memory_limit is None else MemoryLimit.parse(memory_limit)
     directory = Directory(Path(data_dir) / name)
-    directory.recover()
-    metadata = None
-    if table is None:
-        metadata = _reusable_metadata(directory.path, sources, options)
-    reused = metadata is not None
-    replaced: tuple[str, ...] = ()
-    if metadata is None:
-        replaced = _other_sources(directory.path, sources)
-        how: dict[str, Any] = {"threads": threads, "on_progress": on_progress}
-        with ExitStack() as stack:
-            if limit is not None:
-                how["spill"] = (limit.total, limit.reserved, stack.enter_context(directory.aside()))
-            result = _read(table, name, sources, options, **how)
-            health = data_health(result, threads=threads)
-            metadata = {**_metadata(name, result, options), "health": health}
-            with directory.replacing() as write:
-                _write_arrays(write, result)
-                write("dataset.json", lambda file: file.write(_to_json_bytes(metadata)))
+    with ALONE:
+        directory.recover()
+        metadata = None
+        if table is None:
+            metadata = _reusable_metadata(directory.path, sources, options)
+        reused = metadata is not None
+        replaced: tuple[str, ...] = ()
+        if metadata is None:
+            replaced = _other_sources(directory.path, sources)
+            how: dict[str, Any] = {"threads": threads, "on_progress": on_progress}
+            with ExitStack() as stack:
+                if limit is not None:
+                    how["spill"] = (
+                        limit.total,
+                        limit.reserved,
+                        stack.enter_context(directory.aside()),
+                    )
+                result = _read(table, name, sources, options, **how)
+                health = data_health(result, threads=threads)
+                metadata = {**_metadata(name, result, options), "health": health}
+                with directory.replacing() as write:
+                    _write_arrays(write, result)
+                    write("dataset.json", lambda file: file.write(_to_json_bytes(metadata)))
     if on_progress is not None:
         total = sum(source["bytes"] for source in metadata["sources"])
         on_progress(total, total)
@@ -260,16 +272,34 @@ def preprocess(
     )
 
 
-def _require_ranges(options: Mapping[str, Any], threads: int | None) -> None:
-    counts = {option: options[option] for option in options if option.endswith("interactions")}
-    for option, value in counts.items():
-        if value is not None and not 0 <= value < 2**32:
-            raise ConfigError(f"{option}: expected a number from 0 to {2**32 - 1:,}, found {value}")
-    if threads is not None and threads < 1:
-        raise ConfigError(f"threads: expected at least 1, found {threads}")
+def _numbers(options: Mapping[str, Any]) -> dict[str, int | float]:
+    """Returns those of the options that are numbers, checked, as Python's."""
+    numbers: dict[str, int | float] = {
+        option: whole_number(option, value, below=2**32)
+        for option, value in options.items()
+        if option.endswith("interactions") and value is not None
+    }
     least = options["min_rating"]
-    if least is not None and not math.isfinite(least):
-        raise ConfigError(f"min_rating: expected a number, found {least}")
+    if least is not None:
+        if isinstance(least, bool) or not isinstance(least, Real) or not math.isfinite(least):
+            raise ConfigError(f"min_rating: expected a number, found {least!r:.100}")
+        numbers["min_rating"] = float(least)
+    return numbers
+
+
+def _column(option: str, value: object) -> str | None:
+    """Returns a column's name, or its number as text."""
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, Integral) and not isinstance(value, bool):
+        return str(int(value))
+    raise ConfigError(f"{option}: expected a column by name or by number, found {value!r:.100}")
+
+
+def _text(option: str, value: object) -> str:
+    if not isinstance(value, str):
+        raise ConfigError(f"{option}: expected text, found {value!r:.100}")
+    return value
 
 
 def _other_sources(path: Path, sources: Sequence[Path]) -> tuple[str, ...]:
