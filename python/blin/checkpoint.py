@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from blin.batch import Batch, BatchSpec
-from blin.config import build, check_known, with_earlier
+from blin.config import build, check_known, whole_number, with_earlier
 from blin.data.dataset import Dataset, is_dataset, load_dataset
 from blin.errors import CheckpointError, ConfigError, DataError, reason_of
 from blin.files import parse_json, read_bounded, replacing
@@ -172,13 +172,14 @@ class Run:
     config: Mapping[str, Any]
     model: TrainedModel
 
-    def dataset(self, *, data_dir: Path | None = None) -> Dataset:
+    def dataset(self, *, data_dir: str | Path | None = None) -> Dataset:
         """Opens the dataset the run was trained on.
 
         Raises:
             CheckpointError: The dataset of that name has other sequences now.
         """
-        return open_run_dataset(self.path, self.config, data_dir=data_dir)
+        where = None if data_dir is None else Path(data_dir)
+        return open_run_dataset(self.path, self.config, data_dir=where)
 
 
 def open_run_dataset(
@@ -355,7 +356,7 @@ def load_run(
         )
     model = TrainedModel.load(path / "model", device=resolve_device(device))
     if threads is not None:
-        torch.set_num_threads(threads)
+        torch.set_num_threads(whole_number("threads", threads, least=1))
     return Run(path, config, model)
 
 

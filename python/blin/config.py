@@ -114,6 +114,29 @@ def check_probability(config: object, *names: str) -> None:
             raise ConfigError(f"{name}: expected a number in [0, 1), found {found}")
 
 
+def whole_number(name: str, value: object, *, least: int = 0, below: int = _LIMIT) -> int:
+    """Returns a whole number of Python or NumPy as Python's.
+
+    Args:
+        name: of the argument, for the message.
+        value: what was given.
+        least: the lowest that it may be.
+        below: the lowest that is too high.
+
+    Raises:
+        ConfigError: It is none, or out of range.
+    """
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise ConfigError(f"{name}: expected a whole number, found {_shown(value)}")
+    number = int(value)
+    if number < least:
+        raise ConfigError(f"{name}: expected at least {least}, found {_shown(number)}")
+    if number >= below:
+        power = below.bit_length() - 1
+        raise ConfigError(f"{name}: expected a number below 2^{power}, found {_shown(number)}")
+    return number
+
+
 def _coerce(name: str, value: object, default: Any) -> object:
     """Returns the value as the type of the field's default; numbers of NumPy become Python's."""
     wanted = type(default)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -11,8 +12,9 @@ from torch import Tensor
 
 from blin.batch import Batch, BatchSpec
 from blin.checkpoint import TrainedModel, load_run, resolve_device
+from blin.config import whole_number
 from blin.data.dataset import Dataset
-from blin.errors import BlinError, ConfigError
+from blin.errors import BlinError, ConfigError, reason_of
 from blin.inference.recommend import recommend_histories, recommend_users
 from blin.inference.session import Session
 from blin.models import MODELS
@@ -50,11 +52,9 @@ class Recommender:
     ) -> None:
         check_settings(model, settings)
         resolve_device(device)
-        if threads is not None and threads < 1:
-            raise ConfigError(f"threads: expected at least 1, found {threads}")
         self.model = model
         self.device = device
-        self.threads = threads
+        self.threads = None if threads is None else whole_number("threads", threads, least=1)
         self.settings = settings
         self.result: RunResult | None = None
         self._trained: TrainedModel | None = None
@@ -75,7 +75,8 @@ class Recommender:
     ) -> AnyRecommender:
         """Trains on a dataset and keeps the model of the best validation epoch.
 
-        It begins anew, also where the model is trained already.
+        It begins anew, also where the model is trained already. Threads of one process train one
+        after the other.
 
         Args:
             dataset: a prepared dataset.
@@ -85,11 +86,12 @@ class Recommender:
             on_event: told what happens, see :mod:`blin.training.trainer`.
 
         Raises:
+            BlinError: The run cannot be written.
             ConfigError: There is a file where the directory of runs is to be.
             DataError: The dataset has nothing to learn from.
         """
         _refuse_file("runs_dir", runs_dir)
-        with tempfile.TemporaryDirectory(prefix="blin-") as scratch:
+        with _named(runs_dir), tempfile.TemporaryDirectory(prefix="blin-") as scratch:
             self.result = train(
                 dataset,
                 model=self.model,
@@ -175,10 +177,12 @@ class Recommender:
         """Writes config.json, model.safetensors and items.parquet into a directory.
 
         Raises:
+            BlinError: They cannot be written.
             ConfigError: There is a file where the directory is to be.
         """
         _refuse_file("path", path)
-        self.trained.save(Path(path))
+        with _named(path):
+            self.trained.save(Path(path))
 
     @classmethod
     def from_pretrained(
@@ -237,6 +241,15 @@ class Blin(Recommender):
         variant = {} if self.model == "blin" else {"model": self.model}
         given = {**variant, **self.settings}
         return f"Blin({', '.join(f'{name}={value!r}' for name, value in given.items())})"
+
+
+@contextmanager
+def _named(path: str | Path | None) -> Iterator[None]:
+    """Raises BlinError in place of what the system says of a file, or of one below ``path``."""
+    try:
+        yield
+    except OSError as cause:
+        raise BlinError(f"{cause.filename or path}: {reason_of(cause)}") from cause
 
 
 def _refuse_file(argument: str, path: str | Path | None) -> None:

@@ -143,10 +143,14 @@ def test_the_items_must_be_those_of_the_model(small_dataset: Dataset) -> None:
         ({"k": [1.5]}, r"k: expected whole numbers of at least 1, below 2\^31, found \[1.5\]"),
         ({"targets": "random"}, "targets: expected one of first, last, all, found 'random'"),
         ({"repeats": "mask"}, "repeats: expected one of candidate, miss, skip, found 'mask'"),
-        ({"negatives": 0}, "negatives: expected 1 to 39, fewer than there are items, found 0"),
+        ({"negatives": 0}, "negatives: expected at least 1, found 0"),
+        ({"negatives": 40}, "negatives: expected 1 to 39, fewer than there are items, found 40"),
+        ({"negatives": 5.0}, "negatives: expected a whole number, found 5.0"),
+        ({"negatives": True}, "negatives: expected a whole number, found True"),
         ({"negatives": 39}, "negatives: expected at most .*, the items left to draw for"),
-        ({"seed": -1}, r"seed: expected 0 or more, below 2\^64, found -1"),
-        ({"seed": 2**64}, r"seed: expected 0 or more, below 2\^64, found"),
+        ({"seed": -1}, "seed: expected at least 0, found -1"),
+        ({"seed": 2**64}, r"seed: expected a number below 2\^64, found 18446744073709551616"),
+        ({"seed": "1"}, "seed: expected a whole number, found '1'"),
     ],
 )
 def test_arguments_out_of_range_are_named(

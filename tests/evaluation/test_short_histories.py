@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 
 import numpy as np
@@ -131,8 +130,8 @@ def test_ranks_by_cut_histories_are_not_compared_with_others(
             compare({"a": ranks[one], "b": ranks[other]}, resamples=99)
 
 
-@pytest.mark.parametrize("last", [0, -1, 2**31, 1.5, "3"])
+@pytest.mark.parametrize("last", [0, -1, 2**31, 1.5, "3", True])
 def test_what_is_no_number_of_items_is_refused(temporal: Dataset, last: object) -> None:
-    message = f"last: expected a whole number of at least 1, below 2^31, found {last}"
-    with pytest.raises(ConfigError, match=re.escape(message)):
+    message = f"last: expected .*, found {last!r}$"
+    with pytest.raises(ConfigError, match=message):
         evaluate(random_model(temporal, levels=3), temporal, last=last)

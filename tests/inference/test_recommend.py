@@ -173,6 +173,21 @@ def test_a_file_is_no_directory(model: Blin, small_dataset: Dataset, tmp_path: P
         Blin().fit(small_dataset, runs_dir=tmp_path / "file")
     with pytest.raises(ConfigError, match="threads: expected at least 1, found 0"):
         Blin(threads=0)
+    with pytest.raises(ConfigError, match="threads: expected a whole number, found '2'"):
+        Blin(threads="2")  # type: ignore[arg-type]
+
+
+def test_what_cannot_be_written_is_one_line(
+    model: Blin, small_dataset: Dataset, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "saved" / "config.json").mkdir(parents=True)
+    for path in (tmp_path / "file" / "below", tmp_path / "saved"):
+        with pytest.raises(BlinError, match=str(tmp_path)) as error:
+            model.save_pretrained(path)
+        assert "\n" not in str(error.value)
+    with pytest.raises(BlinError, match="file/runs"):
+        Recommender("markov").fit(small_dataset, runs_dir=tmp_path / "file" / "runs")
 
 
 def test_misuse_is_named(model: Blin, tmp_path: Path) -> None:
@@ -184,6 +199,13 @@ def test_misuse_is_named(model: Blin, tmp_path: Path) -> None:
         Blin(dims=3)
     with pytest.raises(ConfigError, match="k: expected at least 1, found 0"):
         model.recommend(histories=[["i3"]], k=0)
+    for wrong in (2.0, "2", True, None):
+        with pytest.raises(ConfigError, match="k: expected a whole number, found"):
+            model.recommend(histories=[["i3"]], k=wrong)
+        with pytest.raises(ConfigError, match="k: expected a whole number, found"):
+            model.session().top(wrong)
+    with pytest.raises(ConfigError, match="histories: expected lists of ids, found 3"):
+        model.recommend(histories=3)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="users: expected a list of ids, found the text 'u3'"):
         model.recommend(users="u3")
     with pytest.raises(ConfigError, match="history: expected a list of ids, found the text 'i3'"):

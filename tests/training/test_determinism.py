@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -55,3 +57,27 @@ def test_threads_do_not_change_the_batches(
             torch.set_num_threads(1)
         found.append(list(digests))
     assert found[0] == found[1] and len(set(found[0])) == 4
+
+
+def test_threads_train_one_after_the_other_and_give_theirs_back(
+    small_dataset: Dataset, tmp_path: Path
+) -> None:
+    settings = {**SMALL, "epochs": 2}
+
+    def trained(place: str, threads: int | None = None) -> str:
+        run = train(
+            small_dataset,
+            model="blin",
+            settings=settings,
+            runs_dir=tmp_path / place,
+            device="cpu",
+            threads=threads,
+        ).run
+        return hashlib.sha256((run / "model" / "model.safetensors").read_bytes()).hexdigest()
+
+    before = torch.get_num_threads()
+    alone = trained("alone", threads=1)
+    assert torch.get_num_threads() == before
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(partial(trained, threads=1), ("one", "other"))) == [alone, alone]
+    assert torch.get_num_threads() == before

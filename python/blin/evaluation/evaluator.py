@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from blin.config import whole_number
 from blin.data.dataset import SPLITS, TARGETS, Dataset
 from blin.errors import ConfigError, DataError
 from blin.evaluation.beyond_accuracy import beyond_accuracy as measure_lists
@@ -91,7 +92,7 @@ class Evaluation:
             self.targets.popularity,
         )
 
-    def save(self, directory: Path) -> Path:
+    def save(self, directory: str | Path) -> Path:
         """Writes the ranks as Parquet and the metrics as JSON, and returns the JSON file.
 
         What an earlier evaluation left there of other k is kept if it comes from the same ranks,
@@ -100,6 +101,7 @@ class Evaluation:
         Args:
             directory: ``eval`` in the directory of a run.
         """
+        directory = Path(directory)
         directory.mkdir(exist_ok=True)
         table = directory / (self.name + SUFFIX)
         write_per_user(table, self.per_user())
@@ -200,15 +202,16 @@ def evaluate(
     ):
         if value not in known:
             raise ConfigError(f"{name}: expected one of {', '.join(known)}, found {value!r}")
-    if negatives is not None and not 1 <= negatives < dataset.num_items:
-        raise ConfigError(
-            f"negatives: expected 1 to {dataset.num_items - 1}, fewer than there are items, "
-            f"found {negatives}"
-        )
-    if last is not None and not (isinstance(last, int | np.integer) and 1 <= last < MISS):
-        raise ConfigError(f"last: expected a whole number of at least 1, below 2^31, found {last}")
-    if not 0 <= seed < 2**64:
-        raise ConfigError(f"seed: expected 0 or more, below 2^64, found {seed}")
+    if negatives is not None:
+        negatives = whole_number("negatives", negatives, least=1)
+        if negatives >= dataset.num_items:
+            raise ConfigError(
+                f"negatives: expected 1 to {dataset.num_items - 1}, fewer than there are items, "
+                f"found {negatives}"
+            )
+    if last is not None:
+        last = whole_number("last", last, least=1)
+    seed = whole_number("seed", seed, below=2**64)
     if negatives is not None and beyond_accuracy:
         raise ConfigError("beyond_accuracy: expected full ranking, found negatives")
     if model.num_items != dataset.num_items:

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from blin.checkpoint import TrainedModel
+from blin.config import whole_number
 from blin.data.dataset import Dataset
 from blin.data.loader import flat_histories, history_batch
 from blin.errors import ConfigError, DataError
@@ -99,8 +100,8 @@ def recommend_histories(
     Raises:
         ConfigError: Something is not a raw id, or ``k`` is below 1.
     """
-    if isinstance(histories, str):
-        raise ConfigError(f"histories: expected lists of ids, found the text {histories!r}")
+    if isinstance(histories, str) or not isinstance(histories, Iterable):
+        raise ConfigError(f"histories: expected lists of ids, found {histories!r:.100}")
     indices, unknown = [], []
     for history in histories:
         known, dropped = model.item_ids.indices_of(raw_ids("history", history))
@@ -124,8 +125,7 @@ def _tables(
     include_seen: bool,
     timestamps: NDArray[np.int64] | None = None,
 ) -> Iterator[pa.Table]:
-    if k < 1:
-        raise ConfigError(f"k: expected at least 1, found {k}")
+    k = whole_number("k", k, least=1)
     size = max(1, min(1024, SCORES_AT_ONCE // (model.num_items + 1)))
     for first in range(0, max(1, len(starts)), size):
         part = slice(first, first + size)

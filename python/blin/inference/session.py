@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from blin.checkpoint import TrainedModel
+from blin.config import whole_number
 from blin.data.loader import history_batch
 from blin.errors import ConfigError
 from blin.models import Recurrent
@@ -97,8 +98,7 @@ class Session:
             k: how many, or fewer where the history leaves fewer.
             include_seen: also recommend items of the history.
         """
-        if k < 1:
-            raise ConfigError(f"k: expected at least 1, found {k}")
+        k = whole_number("k", k, least=1)
         scores = self.scores()
         if include_seen:
             scores[0] = -torch.inf

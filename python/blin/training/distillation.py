@@ -60,7 +60,7 @@ class Distillation:
     config: DistillationConfig = field(default_factory=DistillationConfig)
 
     @classmethod
-    def of(cls, teacher: Path, dataset: Dataset, config: DistillationConfig) -> Distillation:
+    def of(cls, teacher: str | Path, dataset: Dataset, config: DistillationConfig) -> Distillation:
         """Returns a distillation from a run.
 
         Args:
@@ -72,6 +72,7 @@ class Distillation:
             CheckpointError: It is no run with a model, or one of another dataset.
             ConfigError: Its model learns by counting, and has no features.
         """
+        teacher = Path(teacher)
         run = load_run(teacher, device="cpu")
         name, module = run.model.name, run.model.module
         if not isinstance(module, Learned):

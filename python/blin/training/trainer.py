@@ -6,9 +6,10 @@ Models that learn by counting need no loop: they are counted, validated and test
 from __future__ import annotations
 
 import json
+import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import IO, Any
@@ -53,6 +54,9 @@ from blin.training.tensorboard import Curves, curves, require_tensorboard
 
 METRIC = "NDCG@10"
 """The validation metric that chooses the best epoch."""
+
+_TRAINING = threading.RLock()
+"""Held by the thread that trains."""
 
 STATE_FILE = "checkpoints/last.safetensors"
 
@@ -174,20 +178,37 @@ def train(
     check_settings(model, settings)
     if tensorboard:
         require_tensorboard()
-    elif MODELS[model].counted and distillation is None:
-        return _count(dataset, model, settings, runs_dir, device, threads)
-    trainer = new_trainer(
-        dataset,
-        model=model,
-        settings=settings,
-        device=device,
-        threads=threads,
-        distillation=distillation,
-        on_event=on_event,
-    )
-    trainer.tensorboard = tensorboard
-    with trainer.create_run(runs_dir):
-        return trainer.fit()
+    with _alone():
+        if MODELS[model].counted and distillation is None and not tensorboard:
+            return _count(dataset, model, settings, runs_dir, device, threads)
+        trainer = new_trainer(
+            dataset,
+            model=model,
+            settings=settings,
+            device=device,
+            threads=threads,
+            distillation=distillation,
+            on_event=on_event,
+        )
+        trainer.tensorboard = tensorboard
+        with trainer.create_run(runs_dir):
+            return trainer.fit()
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """Lets one thread of the process train at a time, and gives torch back its number of threads.
+
+    All threads draw from one generator of torch: two trainings at once would not be those of their
+    seeds.
+    """
+    with _TRAINING:
+        threads = torch.get_num_threads()
+        try:
+            yield
+        finally:
+            if torch.get_num_threads() != threads:
+                torch.set_num_threads(threads)
 
 
 def new_trainer(
@@ -290,7 +311,7 @@ def resume(
         if name not in ("epochs", "patience"):
             raise ConfigError(f"{name}: a resumed run keeps its settings; train a new one instead")
     (run / LOCK_FILE).parent.mkdir(exist_ok=True)
-    with lock(run / LOCK_FILE, what=str(run)):
+    with _alone(), lock(run / LOCK_FILE, what=str(run)):
         dataset = open_run_dataset(run, config, data_dir=data_dir)
         _check_settings(run, config)
         distillation = Distillation.of_config(run / "config.toml", config)
