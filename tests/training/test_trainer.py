@@ -324,10 +324,16 @@ def test_a_resumed_run_takes_as_many_threads_as_before(
     small_dataset: Dataset, tmp_path: Path
 ) -> None:
     run = small(small_dataset, tmp_path)
+    seen: set[int] = set()
     torch.set_num_threads(2)
     try:
-        resume(run, settings={"epochs": 4}, device="cpu")
-        assert torch.get_num_threads() == 1
+        resume(
+            run,
+            settings={"epochs": 4},
+            device="cpu",
+            on_event=lambda event: seen.add(torch.get_num_threads()),
+        )
+        assert (seen, torch.get_num_threads()) == ({1}, 2)
     finally:
         torch.set_num_threads(1)
 
