@@ -44,11 +44,11 @@ def timed(
 ) -> tuple[float, Any]:
     """Returns the seconds a call took, and what it returned."""
     if device.type == "cuda":
-        torch.cuda.synchronize()
+        torch.cuda.synchronize(device)
     begin = clock()
     value = call(*given)
     if device.type == "cuda":
-        torch.cuda.synchronize()
+        torch.cuda.synchronize(device)
     return clock() - begin, value
 
 

@@ -22,7 +22,7 @@ LAYERS = [
     {"checkpoint"},
     {"models", "data"},
     {"nn", "losses", "_core"},
-    {"batch", "errors", "config", "files", "markup", "tensors", "vocabulary"},
+    {"batch", "errors", "config", "files", "markup", "tensors", "turns", "vocabulary"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 

@@ -129,12 +129,12 @@ class View:
         """Returns the view on another device."""
         return replace(
             self,
-            items=self.items.to(where, non_blocking=True),
-            targets=self.targets.to(where, non_blocking=True),
-            segments=self.segments.to(where, non_blocking=True),
-            positions=self.positions.to(where, non_blocking=True),
-            copies=self.copies.to(where, non_blocking=True),
-            steps=self.steps.to(where, non_blocking=True),
+            items=_to(self.items, where),
+            targets=_to(self.targets, where),
+            segments=_to(self.segments, where),
+            positions=_to(self.positions, where),
+            copies=_to(self.copies, where),
+            steps=_to(self.steps, where),
             weights=_optional_to(self.weights, where),
             times=_optional_to(self.times, where),
         )
@@ -180,19 +180,24 @@ class Batch:
         """Returns the batch on another device."""
         return replace(
             self,
-            users=self.users.to(where, non_blocking=True),
+            users=_to(self.users, where),
             views=tuple(view.to(where) for view in self.views),
-            negatives=self.negatives.to(where, non_blocking=True),
-            log_q=self.log_q.to(where, non_blocking=True),
-            step_users=self.step_users.to(where, non_blocking=True),
+            negatives=_to(self.negatives, where),
+            log_q=_to(self.log_q, where),
+            step_users=_to(self.step_users, where),
             excluded=_optional_to(self.excluded, where),
             augmented=tuple(view.to(where) for view in self.augmented),
             step_places=_optional_to(self.step_places, where),
         )
 
 
+def _to(tensor: Tensor, where: device) -> Tensor:
+    # On a CPU a copy that nobody waits for may be read before it is there.
+    return tensor.to(where, non_blocking=device(where).type == "cuda")
+
+
 def _optional_to(tensor: Tensor | None, where: device) -> Tensor | None:
-    return None if tensor is None else tensor.to(where, non_blocking=True)
+    return None if tensor is None else _to(tensor, where)
 
 
 @dataclass(frozen=True)

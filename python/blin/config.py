@@ -7,6 +7,7 @@ import math
 import os
 from collections.abc import Iterable, Mapping
 from numbers import Integral, Real
+from operator import index
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -115,7 +116,7 @@ def check_probability(config: object, *names: str) -> None:
 
 
 def whole_number(name: str, value: object, *, least: int = 0, below: int = _LIMIT) -> int:
-    """Returns a whole number of Python or NumPy as Python's.
+    """Returns a whole number of Python, NumPy or torch as Python's.
 
     Args:
         name: of the argument, for the message.
@@ -126,9 +127,12 @@ def whole_number(name: str, value: object, *, least: int = 0, below: int = _LIMI
     Raises:
         ConfigError: It is none, or out of range.
     """
-    if isinstance(value, bool) or not isinstance(value, Integral):
-        raise ConfigError(f"{name}: expected a whole number, found {_shown(value)}")
-    number = int(value)
+    try:
+        if isinstance(value, bool):
+            raise TypeError
+        number = index(value)  # type: ignore[arg-type]
+    except TypeError:
+        raise ConfigError(f"{name}: expected a whole number, found {_shown(value)}") from None
     if number < least:
         raise ConfigError(f"{name}: expected at least {least}, found {_shown(number)}")
     if number >= below:
@@ -141,7 +145,7 @@ def _coerce(name: str, value: object, default: Any) -> object:
     """Returns the value as the type of the field's default; numbers of NumPy become Python's."""
     wanted = type(default)
     if not isinstance(value, bool):
-        if wanted is float and isinstance(value, Real) and _is_finite(value):
+        if wanted is float and isinstance(value, Real) and is_finite(value):
             return float(value)
         if wanted is int and isinstance(value, Integral):
             if int(value) >= _LIMIT and name != "seed":
@@ -155,7 +159,8 @@ def _coerce(name: str, value: object, default: Any) -> object:
     raise ConfigError(f"{name}: expected {names[wanted]}, found {_shown(value)}")
 
 
-def _is_finite(value: Real) -> bool:
+def is_finite(value: Real) -> bool:
+    """Returns whether a number is neither infinite, nor none, nor beyond all floats."""
     try:
         return math.isfinite(float(value))
     except OverflowError:  # a whole number beyond all floats

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -91,7 +91,20 @@ class Recommender:
             DataError: The dataset has nothing to learn from.
         """
         _refuse_file("runs_dir", runs_dir)
-        with _named(runs_dir), tempfile.TemporaryDirectory(prefix="blin-") as scratch:
+        theirs: list[OSError] = []
+
+        def tell(event: Event) -> None:
+            try:
+                if on_event is not None:
+                    on_event(event)
+            except OSError as error:
+                theirs.append(error)
+                raise
+
+        with (
+            _named(runs_dir, theirs=theirs),
+            tempfile.TemporaryDirectory(prefix="blin-") as scratch,
+        ):
             self.result = train(
                 dataset,
                 model=self.model,
@@ -100,7 +113,7 @@ class Recommender:
                 device=self.device,
                 threads=self.threads,
                 distillation=distillation,
-                on_event=on_event,
+                on_event=tell,
             )
             self._trained = load_run(self.result.run, device=self.device).model
         self._dataset = dataset
@@ -244,12 +257,18 @@ class Blin(Recommender):
 
 
 @contextmanager
-def _named(path: str | Path | None) -> Iterator[None]:
-    """Raises BlinError in place of what the system says of a file, or of one below ``path``."""
+def _named(path: str | Path | None, *, theirs: Sequence[OSError] = ()) -> Iterator[None]:
+    """Raises BlinError in place of what the system says of a file, or of one below ``path``.
+
+    What the caller's own code raised is ``theirs``, and stays as it is.
+    """
     try:
         yield
     except OSError as cause:
-        raise BlinError(f"{cause.filename or path}: {reason_of(cause)}") from cause
+        if any(cause is error for error in theirs):
+            raise
+        where = cause.filename or path
+        raise BlinError(f"{where}: {reason_of(cause)}" if where else reason_of(cause)) from cause
 
 
 def _refuse_file(argument: str, path: str | Path | None) -> None:

@@ -17,6 +17,7 @@ from click.testing import Result
 
 from blin.data.catalog import DATASETS
 from blin.evaluation import evaluator
+from blin.training import baselines
 from cli.conftest import Blin
 
 
@@ -307,6 +308,24 @@ def test_as_many_threads_compute_as_were_asked_for(
     assert threads == []
     assert blin(*command, "--device", "cpu", "--threads", 2).exit_code == 0
     assert threads == [2]
+
+
+def test_the_baselines_of_a_training_have_as_many_threads(
+    blin: Blin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measure, seen = baselines.measure_baselines, []
+
+    def measured(*given: Any, **how: Any) -> Any:
+        seen.append(torch.get_num_threads())
+        return measure(*given, **how)
+
+    monkeypatch.setattr(baselines, "measure_baselines", measured)
+    options = ("--dataset", "shop", "--dim", 8, "--epochs", 1, "--threads", 2)
+    try:
+        assert blin("train", *options).exit_code == 0
+    finally:
+        torch.set_num_threads(1)
+    assert seen == [2]
 
 
 def test_evaluate_prints_a_table(blin: Blin) -> None:

@@ -310,6 +310,18 @@ def test_little_memory(tmp_path: Path) -> None:
             GOOD,
             "cuda 13.0: H200 (150.0 GB)",
         ),
+        (
+            {
+                "cuda": "13.0",
+                "devices": [
+                    {"name": "H200", "bytes": 150 * 10**9},
+                    {"name": "T4", "bytes": 16 * 10**9, "error": "out of memory"},
+                ],
+            },
+            True,
+            NOTE,
+            "cuda 13.0: H200 (150.0 GB), T4 (16.0 GB); cuda:1 cannot be used: out of memory",
+        ),
         ({"cuda": None}, True, NOTE, "cpu: there is a GPU, but this torch is built without CUDA"),
         (
             {"cuda": "13.0", "warnings": ["the driver is too old"]},

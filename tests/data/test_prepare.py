@@ -206,6 +206,24 @@ def test_threads_may_prepare_one_log(log, data_dir):
     assert sorted(path.name for path in data_dir.iterdir()) == sorted({logs[0].name, "table"})
 
 
+def test_a_dataset_that_is_being_replaced_can_be_opened(log, data_dir):
+    options = {"data_dir": data_dir, "name": "visits", "min_interactions": 1}
+    preprocess(log, **options)
+
+    def replaced() -> None:
+        for number in range(60):
+            preprocess(log, duplicates=("first", "last")[number % 2], **options)
+
+    opened = 0
+    with ThreadPoolExecutor(1) as pool:
+        replacing = pool.submit(replaced)
+        while not replacing.done():
+            assert len(load_dataset("visits", data_dir=data_dir).item_ids) == 2
+            opened += 1
+        replacing.result()
+    assert opened > 0
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere names of files are Unicode")
 def test_the_name_of_a_log_need_not_be_text(log, data_dir):
     odd = log.with_name(os.fsdecode(b"caf\xe9.csv"))

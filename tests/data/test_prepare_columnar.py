@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from blin.data import columnar
 from blin.data.dataset import Dataset, load_dataset
+from blin.data.inspection import inspect
 from blin.data.prepare import preprocess
 from blin.errors import ConfigError, DataError
 from strategies import rows
@@ -247,6 +248,7 @@ def test_uuids_are_what_they_are_written_as(folder):
     assert_equal(
         load_dataset(folder / "uuid.parquet", data_dir=folder, min_interactions=1), expected
     )
+    assert inspect(folder / "uuid.parquet")["first_records"][0][0] == str(users[0])
     gap = pa.ExtensionArray.from_storage(
         pa.uuid(), pa.array([None, stored[1].as_py()], pa.binary(16))
     )
@@ -256,6 +258,9 @@ def test_uuids_are_what_they_are_written_as(folder):
 
 @pytest.mark.skipif(not hasattr(pa, "bool8"), reason="an older pyarrow has no such type")
 def test_a_type_whose_storage_says_nothing_is_refused(folder):
+    columns = {"user": ["u", "v", "u"], "item": ["a", "b", "b"]}
+    texts = pa.ExtensionArray.from_storage(pa.json_(), pa.array(columns["user"]))
+    assert_equal(of_table(folder, pa.table({**columns, "user": texts})), of_csv(folder, columns))
     column = pa.ExtensionArray.from_storage(pa.bool8(), pa.array([1, 0], pa.int8()))
     with pytest.raises(DataError, match='column "user": expected integers, text or times, found'):
         of_table(folder, pa.table({"user": column, "item": ["a", "b"]}))

@@ -190,6 +190,16 @@ def test_what_cannot_be_written_is_one_line(
         Recommender("markov").fit(small_dataset, runs_dir=tmp_path / "file" / "runs")
 
 
+@pytest.mark.parametrize("error", [ConnectionError("no network"), FileNotFoundError(2, "no", "x")])
+def test_what_a_callback_raises_is_not_ours(small_dataset: Dataset, error: OSError) -> None:
+    def tell(event: object) -> None:
+        raise error
+
+    with pytest.raises(OSError) as caught:
+        Blin(**SMALL).fit(small_dataset, on_event=tell)
+    assert caught.value is error
+
+
 def test_misuse_is_named(model: Blin, tmp_path: Path) -> None:
     with pytest.raises(BlinError, match="not trained yet"):
         Blin().recommend(histories=[["i3"]])

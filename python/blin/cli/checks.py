@@ -62,7 +62,10 @@ def look_at(name, module):
         for number in range(module.cuda.device_count() if module.cuda.is_available() else 0):
             facts = module.cuda.get_device_properties(number)
             devices.append({"name": facts.name, "bytes": facts.total_memory})
-            float(module.ones(2, device=f"cuda:{number}").sum())
+            try:
+                float(module.ones(2, device=f"cuda:{number}").sum())
+            except Exception as error:
+                devices[-1]["error"] = (str(error).splitlines() or [type(error).__name__])[0]
         yield "devices", devices
     if name == "blin._core":
         names = {}
@@ -288,7 +291,13 @@ def device(torch: Mapping[str, Any]) -> Check:
     details = {"cuda": torch["cuda"], "devices": devices}
     if devices:
         shown = ", ".join(f"{one['name']} ({size_of(one['bytes'])})" for one in devices)
-        return Check("device", GOOD, f"cuda {torch['cuda']}: {shown}", None, details)
+        shown = f"cuda {torch['cuda']}: {shown}"
+        for number, one in enumerate(devices):
+            if "error" in one:
+                shown = f"{shown}; cuda:{number} cannot be used: {one['error']}"
+                fix = "name another with --device, or take --device cpu"
+                return Check("device", NOTE, shown, fix, details)
+        return Check("device", GOOD, shown, None, details)
     if not _has_gpu():
         return Check("device", GOOD, "cpu; there is no GPU", None, details)
     if torch["cuda"] is None:

@@ -65,7 +65,7 @@ def demo(directory: Path, seed: int, device: str, threads: int | None, output: O
             threads=threads,
             on_event=display.show,
         )
-    model = load_run(result.run, device=device).model
+    model = load_run(result.run, device=device, threads=threads).model
 
     somebody = dataset.user_ids.raw(0)
     announce(output, f"blin recommend --user {somebody} --k 5 --runs-dir {runs_dir}")

@@ -143,7 +143,7 @@ def distill(
             distillation=distillation,
             on_event=display.show,
         )
-    conclude(result, opened, output, device=device, runs_dir=runs_dir)
+    conclude(result, opened, output, device=device, threads=threads, runs_dir=runs_dir)
 
 
 def _cuts(model: str, settings: Mapping[str, object]) -> bool:

@@ -131,13 +131,23 @@ def train(
             )
     if opened is None:
         opened = open_run_dataset(result.run, read_run_config(result.run), data_dir=data_dir)
-    conclude(result, opened, output, device=device, runs_dir=runs_dir)
+    conclude(result, opened, output, device=device, threads=threads, runs_dir=runs_dir)
 
 
 def conclude(
-    result: RunResult, dataset: Dataset, output: Output, *, device: str, runs_dir: Path
+    result: RunResult,
+    dataset: Dataset,
+    output: Output,
+    *,
+    device: str,
+    threads: int | None,
+    runs_dir: Path,
 ) -> None:
     """Prints what a training came to, beside the baselines, and what can be done with it."""
+    import torch
+
+    if threads is not None:
+        torch.set_num_threads(threads)
     show_result(result, output)
     baselines = compared_baselines(result, dataset, output, device=device)
     output.result(

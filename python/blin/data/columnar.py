@@ -16,7 +16,6 @@ from itertools import chain
 from pathlib import Path
 from threading import Event
 from typing import Any
-from uuid import UUID
 
 import numpy as np
 import pyarrow as pa
@@ -38,6 +37,8 @@ _TRUSTED_BYTES = 128 << 20
 _MAX_RATIO = 250
 _PARQUET, _ARROW = b"PAR1", b"ARROW1\0\0"
 _MAGIC_BYTES = 12
+_HEXADECIMAL = np.frombuffer(bytes(range(256)).hex().encode(), np.uint8).reshape(256, 2)
+_UUID_DIGITS = [place for place in range(36) if place not in (8, 13, 18, 23)]
 
 
 @dataclass(frozen=True)
@@ -356,6 +357,8 @@ def _pieces(batch: pa.RecordBatch, size: int) -> Iterable[pa.RecordBatch]:
 def _sample(column: pa.Array) -> list[str]:
     """Returns values as text, nothing for those that have none."""
     try:
+        if isinstance(column.type, pa.BaseExtensionType):
+            column = _written_out(column)
         return [value or "" for value in _decoded(column).cast(pa.string()).to_pylist()]
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, UnicodeDecodeError):
         return [""] * len(column)
@@ -418,12 +421,23 @@ def _plain(column: pa.Array) -> pa.Array:
 
 
 def _written_out(column: pa.Array) -> pa.Array:
-    """Returns the text of UUIDs; what other types mean is not told by how they are stored."""
+    """Returns UUIDs as they are written, and what is stored as text.
+
+    What other types mean is not told by how they are stored.
+    """
+    stored = column.storage
+    if pa.types.is_string(stored.type) or pa.types.is_large_string(stored.type):
+        return stored.cast(pa.large_string())
     if column.type.extension_name != "arrow.uuid":
         raise pa.ArrowInvalid(f"a column of {column.type}")
-    stored = column.storage.to_pylist()
-    texts = [None if value is None else str(UUID(bytes=value)) for value in stored]
-    return pa.array(texts, pa.large_string())
+    first, count = 16 * stored.offset, len(stored)
+    raw = np.frombuffer(stored.buffers()[1] or b"", np.uint8)[first : first + 16 * count]
+    text = np.full((count, 36), ord("-"), np.uint8)
+    text[:, _UUID_DIGITS] = _HEXADECIMAL[raw].reshape(count, 32)
+    ends = np.arange(0, 36 * count + 1, 36, dtype=np.int64)
+    buffers = pa.py_buffer(ends), pa.py_buffer(text)
+    written = pa.LargeStringArray.from_buffers(count, *buffers)
+    return pc.if_else(stored.is_valid(), written, None) if stored.null_count else written
 
 
 def _nanoseconds(column: pa.Array) -> pa.Array:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blin.config import default_data_dir
-from blin.data.directory import ALONE, Directory
+from blin.data.directory import PREPARING, SWAPPING, Directory
 from blin.errors import ConfigError, DataError, reason_of
 from blin.files import parse_json, read_bounded
 from blin.vocabulary import Vocabulary
@@ -52,13 +52,14 @@ class Dataset:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.metadata = _read_metadata(path)
-        self._ids = {table: self._opened(table) for table in ("users", "items")}
-        self.items = self._array("items", np.uint32, 1)
-        self.offsets = self._array("offsets", np.int64, 1)
-        self.splits = self._array("splits", np.int64, 2)
-        has_times = (path / "timestamps.npy").exists()
-        self.timestamps = self._array("timestamps", np.int64, 1) if has_times else None
+        with SWAPPING:
+            self.metadata = _read_metadata(path)
+            self._ids = {table: self._opened(table) for table in ("users", "items")}
+            self.items = self._array("items", np.uint32, 1)
+            self.offsets = self._array("offsets", np.int64, 1)
+            self.splits = self._array("splits", np.int64, 2)
+            has_times = (path / "timestamps.npy").exists()
+            self.timestamps = self._array("timestamps", np.int64, 1) if has_times else None
         self._check()
 
     def __repr__(self) -> str:
@@ -245,9 +246,10 @@ def is_dataset(path: Path) -> bool:
 
     One that a killed process had put aside, to replace it, is put back.
     """
-    if not path.exists():
-        Directory(path).restore()
-    return (path / "dataset.json").exists()
+    with SWAPPING:
+        if not path.exists():
+            Directory(path).restore()
+        return (path / "dataset.json").exists()
 
 
 def load_dataset(
@@ -270,7 +272,7 @@ def load_dataset(
     if not isinstance(source, str | Path):
         from blin.data.prepare import preprocess
 
-        with ALONE:
+        with PREPARING:
             return Dataset(preprocess(source, data_dir=data_dir, **options).path)
     for candidate in (data_dir / source, Path(source)):
         if is_dataset(candidate):
@@ -283,7 +285,7 @@ def load_dataset(
     if Path(source).exists():
         from blin.data.prepare import preprocess
 
-        with ALONE:
+        with PREPARING:
             return Dataset(preprocess(source, data_dir=data_dir, **options).path)
     raise DataError(
         f'no dataset "{source}" in {data_dir}, and no log file of that name: '

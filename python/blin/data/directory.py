@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -14,6 +13,7 @@ from typing import IO, Any
 
 from blin.errors import BlinError, DataError
 from blin.files import is_alive
+from blin.turns import Turn
 
 #: What writes into a file once it is open, or a file put aside that is moved.
 Content = Callable[[IO[bytes]], Any] | Path
@@ -21,8 +21,11 @@ Content = Callable[[IO[bytes]], Any] | Path
 #: Writes one file, given its name and content.
 Write = Callable[[str, Content], None]
 
-ALONE = threading.RLock()
-"""Held by the thread that prepares: temporary names tell processes apart, not their threads."""
+PREPARING = Turn()
+"""Of the thread that prepares: temporary names tell processes apart, not their threads."""
+
+SWAPPING = Turn()
+"""Of the thread that puts a directory in the place of another, or opens one."""
 
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
@@ -87,7 +90,8 @@ class Directory:
             self._new.mkdir(parents=True)
             yield self._write
             _sync(self._new)
-            self._swap()
+            with SWAPPING:
+                self._swap()
             _sync(self.path.parent)
         except OSError as error:
             raise self._explain(error) from error

@@ -162,25 +162,30 @@ class TrainingLoader:
         ends: NDArray[np.int64],
         counts: NDArray[np.int64] | None,
     ) -> None:
-        """Raises ConfigError where a sequence leaves no item that could be a negative of its own.
+        """Raises DataError where a sequence leaves no item that could be a negative of its own.
 
         An item that is drawn by popularity and that nobody has had is never drawn.
         """
         drawn = dataset.num_items if counts is None else int(np.count_nonzero(counts))
-        what = f"all {drawn} items" if counts is None else f"all {drawn} items that are drawn"
         if drawn == 1:
-            raise ConfigError(
-                f"num_negatives: expected 0 for {what.replace('all 1 items', 'one item')}, found "
-                f"{self.spec.num_negatives}"
+            raise DataError(
+                f"{dataset.path}: expected two items or more to draw negatives from, found one; "
+                "with negatives_per = batch, where the model has it, one is enough"
             )
         if not self.spec.exclude_history:
             return
-        for sequence in self.users[(ends - starts)[self.users] >= drawn]:
+        longest = self.users
+        if self._owners is not None and self.unit == "prefixes":
+            # The last prefix of a user holds all others.
+            longest = longest[np.diff(self._owners.numpy()[longest], append=-1) != 0]
+        for sequence in longest[(ends - starts)[longest] >= drawn]:
             if len(np.unique(dataset.items[starts[sequence] : ends[sequence]])) >= drawn:
                 user = sequence if self._owners is None else int(self._owners[sequence])
-                raise ConfigError(
-                    f'exclude_history: expected false: user "{dataset.user_ids.raw(int(user))}" '
-                    f"has had {what}, and none is left to be a negative"
+                what = "items" if counts is None else "items that can be drawn"
+                raise DataError(
+                    f'{dataset.path}: user "{dataset.user_ids.raw(int(user))}" has had all {drawn} '
+                    f"{what}, and none is left to be a negative; with negatives_per = batch or "
+                    "exclude_history = false, where the model has these, none is needed"
                 )
 
     @property

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 import re
 import time
@@ -27,10 +26,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from blin import _core
-from blin.config import whole_number
+from blin.config import is_finite, whole_number
 from blin.data import columnar
 from blin.data.dataset import FORMAT_VERSION, Dataset
-from blin.data.directory import ALONE, Directory, Write
+from blin.data.directory import PREPARING, Directory, Write
 from blin.data.health import data_health
 from blin.data.memory import MemoryLimit, peak_memory_bytes
 from blin.errors import ConfigError, DataError
@@ -197,6 +196,7 @@ def preprocess(
         (2, 2, 3)
     """
     start = time.perf_counter()
+    name = _optional_text("name", name)
     table = paths if isinstance(paths, SupportsArrow) else None
     given: list[Path] = []
     if isinstance(paths, SupportsArrow):
@@ -213,8 +213,8 @@ def preprocess(
             raise ConfigError("paths: expected at least one file, found none")
         name = _dataset_name(name, given[0])
     options: dict[str, Any] = {
-        "delimiter": "\t" if delimiter == r"\t" else delimiter,
-        "header": header,
+        "delimiter": "\t" if delimiter == r"\t" else _optional_text("delimiter", delimiter),
+        "header": _truth("header", header),
         "user_column": _column("user_column", user_column),
         "item_column": _column("item_column", item_column),
         "time_column": _column("time_column", time_column),
@@ -228,14 +228,14 @@ def preprocess(
         "valid_from": None if valid_from is None else str(valid_from),
         "test_from": None if test_from is None else str(test_from),
         "on_bad_row": _text("on_bad_row", on_bad_row),
-        "log_format": None if log_format is None else _text("log_format", log_format),
+        "log_format": _optional_text("log_format", log_format),
     }
     options |= _numbers(options)
     threads = None if threads is None else whole_number("threads", threads, least=1)
     sources = [part for path in given for part in log_parts(path)]
     limit = None if memory_limit is None else MemoryLimit.parse(memory_limit)
     directory = Directory(Path(data_dir) / name)
-    with ALONE:
+    with PREPARING:
         directory.recover()
         metadata = None
         if table is None:
@@ -281,7 +281,7 @@ def _numbers(options: Mapping[str, Any]) -> dict[str, int | float]:
     }
     least = options["min_rating"]
     if least is not None:
-        if isinstance(least, bool) or not isinstance(least, Real) or not math.isfinite(least):
+        if isinstance(least, bool) or not isinstance(least, Real) or not is_finite(least):
             raise ConfigError(f"min_rating: expected a number, found {least!r:.100}")
         numbers["min_rating"] = float(least)
     return numbers
@@ -294,6 +294,16 @@ def _column(option: str, value: object) -> str | None:
     if isinstance(value, Integral) and not isinstance(value, bool):
         return str(int(value))
     raise ConfigError(f"{option}: expected a column by name or by number, found {value!r:.100}")
+
+
+def _truth(option: str, value: object) -> bool | None:
+    if value is not None and not isinstance(value, bool | np.bool_):
+        raise ConfigError(f"{option}: expected true or false, found {value!r:.100}")
+    return None if value is None else bool(value)
+
+
+def _optional_text(option: str, value: object) -> str | None:
+    return None if value is None else _text(option, value)
 
 
 def _text(option: str, value: object) -> str:

@@ -203,7 +203,7 @@ def evaluate(
         if value not in known:
             raise ConfigError(f"{name}: expected one of {', '.join(known)}, found {value!r}")
     if negatives is not None:
-        negatives = whole_number("negatives", negatives, least=1)
+        negatives = whole_number("negatives", negatives, least=1, below=2**63)
         if negatives >= dataset.num_items:
             raise ConfigError(
                 f"negatives: expected 1 to {dataset.num_items - 1}, fewer than there are items, "

@@ -251,6 +251,7 @@ def run_case(case: Case, data: Path, work: Work) -> Cost:
     where = resolve_device(work.device)
     on_gpu = where.type == "cuda"
     if on_gpu:
+        torch.cuda.init()  # type: ignore[no-untyped-call]  # the next call may find it undone
         torch.cuda.reset_peak_memory_stats(where)
     before = torch.cuda.memory_allocated(where) if on_gpu else peak_memory_bytes()
     trainer = new_trainer(

@@ -100,10 +100,14 @@ def recommend_histories(
     Raises:
         ConfigError: Something is not a raw id, or ``k`` is below 1.
     """
-    if isinstance(histories, str) or not isinstance(histories, Iterable):
+    try:
+        each = None if isinstance(histories, str) else iter(histories)
+    except TypeError:
+        each = None
+    if each is None:
         raise ConfigError(f"histories: expected lists of ids, found {histories!r:.100}")
     indices, unknown = [], []
-    for history in histories:
+    for history in each:
         known, dropped = model.item_ids.indices_of(raw_ids("history", history))
         indices.append(known)
         unknown += dropped
@@ -125,7 +129,7 @@ def _tables(
     include_seen: bool,
     timestamps: NDArray[np.int64] | None = None,
 ) -> Iterator[pa.Table]:
-    k = whole_number("k", k, least=1)
+    k = whole_number("k", k, least=1, below=2**63)
     size = max(1, min(1024, SCORES_AT_ONCE // (model.num_items + 1)))
     for first in range(0, max(1, len(starts)), size):
         part = slice(first, first + size)

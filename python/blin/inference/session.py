@@ -98,7 +98,7 @@ class Session:
             k: how many, or fewer where the history leaves fewer.
             include_seen: also recommend items of the history.
         """
-        k = whole_number("k", k, least=1)
+        k = whole_number("k", k, least=1, below=2**63)
         scores = self.scores()
         if include_seen:
             scores[0] = -torch.inf

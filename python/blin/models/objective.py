@@ -331,7 +331,8 @@ def _hits_by_copy(targets: _Targets, table: Tensor) -> dict[str, Tensor]:
         some = targets.at(torch.nonzero(targets.copies == copy)[:most, 0])
         if len(some.steps) == 0:
             continue
-        scores = some.states.float() @ table.float().t()
+        with torch.autocast(table.device.type, enabled=False):  # it would round what is compared
+            scores = some.states.float() @ table.float().t()
         own = scores.gather(1, some.items.unsqueeze(-1))
         above = (scores[:, 1:] > own).sum(-1)
         hits[f"HR@{HITS_AT} copy {copy}"] = (above < HITS_AT).float().mean()

@@ -6,7 +6,6 @@ Models that learn by counting need no loop: they are counted, validated and test
 from __future__ import annotations
 
 import json
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -51,12 +50,12 @@ from blin.training.run_directory import (
 )
 from blin.training.state import Progress, State, load_state, open_state, save_state
 from blin.training.tensorboard import Curves, curves, require_tensorboard
+from blin.turns import Turn
 
 METRIC = "NDCG@10"
 """The validation metric that chooses the best epoch."""
 
-_TRAINING = threading.RLock()
-"""Held by the thread that trains."""
+_TRAINING = Turn()
 
 STATE_FILE = "checkpoints/last.safetensors"
 
