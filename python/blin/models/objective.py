@@ -42,7 +42,8 @@ class ObjectiveConfig:
             its own, which its copies share, or each position of every ``copy``.
         sampling: how the negatives are drawn: ``uniform``, or in proportion to ``popularity``.
         log_q: correct the negatives' scores for the sampling.
-        exclude_history: no item of a user's training sequence is a negative of that user.
+        exclude_history: no item of a user's training sequence is a negative of that user; of no
+            effect against the whole catalogue.
         calibration: t of ``gbce``: 0 is ``bce``, 1 gives scores that are probabilities.
         loss_average: what weighs alike in the sequence loss: every ``token`` of every copy, every
             step whatever its number of copies (``copy``), or every ``user``.
