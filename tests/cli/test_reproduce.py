@@ -75,6 +75,8 @@ def test_all_models_have_the_same_budget(dataset: str) -> None:
         settings = settings_for(dataset, model)
         check_settings(model, settings)
         budgets.add(tuple(settings.get(name) for name in BUDGET))
+        own = dataset if model in ABLATIONS else f"{dataset}-{model}"
+        assert config_for(dataset, model) == own
     assert len(budgets) == 1
     assert settings_for(dataset, "markov") == {}
     assert config_for(dataset, "markov") is None
