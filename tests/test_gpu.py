@@ -67,13 +67,13 @@ def test_losses_and_gradients_are_those_of_the_cpu(small_dataset: Dataset, name:
 @pytest.mark.parametrize("views", [1, 2])
 def test_the_pieces_of_a_loss_make_no_difference(views: int) -> None:
     torch.manual_seed(0)
-    states = torch.randn(views, 3_000, 8, dtype=torch.float64, requires_grad=True)
-    table = torch.randn(6_001, 8, dtype=torch.float64, requires_grad=True)
+    states = torch.randn(views, 3_000, 8, dtype=torch.float64)
+    table = torch.randn(6_001, 8, dtype=torch.float64)
     targets = torch.randint(1, 6_001, (3_000,))
     kl_weights = torch.rand(3_000, dtype=torch.float64) if views == 2 else None
     found = []
     for device in (torch.device("cpu"), GPU):
-        own = [tensor.detach().to(device).requires_grad_() for tensor in (states, table)]
+        own = [tensor.to(device, copy=True).requires_grad_() for tensor in (states, table)]
         weights = None if kl_weights is None else kl_weights.to(device)
         loss = softmax_loss(own[0], own[1], targets.to(device), kl_weights=weights)
         loss.total.backward()
