@@ -149,9 +149,11 @@ def test_no_position_sees_its_target_or_anything_held_out(
         assert sorted(targets) == learned
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(
+    ("name", "more"), [*((name, {}) for name in MODELS), ("blin", {"spectral_span": 2})]
+)
 def test_held_out_items_never_touch_a_weight(
-    small_dataset: Dataset, tmp_path: Path, name: str
+    small_dataset: Dataset, tmp_path: Path, name: str, more: dict[str, Any]
 ) -> None:
     """Other validation and test items for everybody: the same weights, all else equal."""
     poisoned = Dataset(small_dataset.path)
@@ -167,7 +169,7 @@ def test_held_out_items_never_touch_a_weight(
         result = train(
             dataset,
             model=name,
-            settings={} if counted else small_settings(name, epochs=1, batch_size=128),
+            settings={} if counted else small_settings(name, epochs=1, batch_size=128, **more),
             runs_dir=tmp_path / str(number),
             device="cpu",
             threads=1,

@@ -19,9 +19,10 @@ from blin.config import check_at_least, check_one_of
 from blin.errors import BlinError, ConfigError
 from blin.models.next_item import NextItemConfig, NextItemModel
 from blin.models.objective import next_item_loss
-from blin.models.transitions import Transitions, distillation_loss
+from blin.models.transitions import Transitions, count_transitions, distillation_loss
 from blin.nn.dropout import Dropout
 from blin.nn.embedding import PositionEmbedding, positions_from_end
+from blin.nn.spectral import spectral_vectors
 
 POSITIONS = ("absolute", "per-copy", "reversed", "none")
 
@@ -36,6 +37,8 @@ class EncoderConfig(NextItemConfig):
         hidden_dim: width inside the feed-forward network; 0 for what the model makes of ``dim``.
         positions: what the position embedding counts: ``absolute`` places in the row,
             ``per-copy`` steps since the first item, ``reversed`` steps to the newest, or ``none``.
+        spectral_span: where item embeddings begin: where items met within so many steps of each
+            other are alike; 0 to draw them all.
         ted_weight: of TED, which teaches the item embeddings what follows what; 0 for none.
         ted_span: an item follows another if it comes so many steps after it, or fewer.
         ted_temperature: τ of TED.
@@ -48,6 +51,7 @@ class EncoderConfig(NextItemConfig):
     num_blocks: int = 2
     hidden_dim: int = 0
     positions: str = "absolute"
+    spectral_span: int = 0
     ted_weight: float = 0.0
     ted_span: int = 1
     ted_temperature: float = 0.1
@@ -57,7 +61,7 @@ class EncoderConfig(NextItemConfig):
         """Refuses values that no model can be built from."""
         super().__post_init__()
         check_at_least(self, 1, "num_heads", "num_blocks", "ted_span")
-        check_at_least(self, 0, "hidden_dim", "ted_weight", "ted_inputs")
+        check_at_least(self, 0, "hidden_dim", "spectral_span", "ted_weight", "ted_inputs")
         if self.dim % self.num_heads != 0:
             raise ConfigError(
                 f"num_heads: expected a divisor of dim {self.dim}, found {self.num_heads}"
@@ -136,15 +140,35 @@ class Encoder(NextItemModel):
 
     @property
     def needs_interactions(self) -> bool:
-        """Whether :meth:`inform` must come before the first loss: where there is TED."""
-        return self.config.ted_weight > 0
+        """Whether :meth:`inform` must come before the first loss.
+
+        It must where there is TED, or where item embeddings begin with what is met with what.
+        """
+        return self.config.ted_weight > 0 or self.config.spectral_span > 0
 
     def inform(self, interactions: Interactions) -> None:
-        """Counts what follows what in all training sequences, for TED."""
-        transitions = Transitions.of(
-            interactions, num_items=self.num_items, span=self.config.ted_span
-        )
-        self._transitions = transitions.to(self.item_embedding.weight.device)
+        """Counts what follows what in all training sequences, and begins with it."""
+        config = self.config
+        if config.ted_weight > 0:
+            transitions = Transitions.of(
+                interactions, num_items=self.num_items, span=config.ted_span
+            )
+            self._transitions = transitions.to(self.item_embedding.weight.device)
+        if config.spectral_span > 0:
+            pairs = count_transitions(
+                interactions, num_items=self.num_items, span=config.spectral_span
+            )
+            self._turn_to(spectral_vectors(*pairs, dim=config.dim))
+
+    @torch.no_grad()
+    def _turn_to(self, directions: Tensor) -> None:
+        """Gives item embeddings other directions, (V + 1, D) of length 1 or 0, at their length.
+
+        An item whose direction is 0 keeps its own.
+        """
+        table = self.item_embedding.items
+        turned = directions.to(table) * table.norm(dim=1, keepdim=True)
+        table.copy_(torch.where(turned.any(1, keepdim=True), turned, table))
 
     def encode(self, view: View) -> Tensor:
         """Returns the states of a view, (B, N, D).
