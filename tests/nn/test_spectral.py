@@ -86,6 +86,23 @@ def test_an_item_that_is_met_with_no_other_has_none() -> None:
     assert torch.equal(found, vectors(pairs - Counter({(8, 8): 5}), 8, 3))
 
 
+@pytest.mark.parametrize(
+    "pairs",
+    [
+        Counter({(1, 2): 3}),
+        Counter({(item, item + 1): 1 for item in range(1, 40, 2)}),
+        Counter({(item, item + 1): 1 for item in range(1, 1000, 2)}),
+        Counter({(1, item): 1 for item in range(2, 900)}),
+    ],
+    ids=["a pair", "some pairs", "pairs", "a star"],
+)
+def test_equal_eigenvalues_leave_nothing_to_chance(pairs: Pairs) -> None:
+    first, second = vectors(pairs, 1000, 64), vectors(pairs, 1000, 64)
+    assert torch.equal(first, second)
+    met = {item for pair in pairs for item in pair}
+    assert set(torch.nonzero(first.any(1))[:, 0].tolist()) == met
+
+
 def test_where_nothing_is_met_there_is_nothing() -> None:
     assert not vectors(Counter(), 4, 3).any()
 

@@ -9,6 +9,10 @@ from torch import Tensor, nn
 _TOLERANCE = 1e-4
 """Of the eigenvalues, relative; a vector that is not yet exact is learned from here anyway."""
 
+_APART = 1e-6
+"""By which equal eigenvalues are moved apart: among them ARPACK would go on from random vectors of
+its own, which no seed tells it."""
+
 
 def spectral_vectors(lengths: Tensor, targets: Tensor, counts: Tensor, *, dim: int) -> Tensor:
     """Returns vectors whose dot products approximate how near to each other items are met.
@@ -32,12 +36,12 @@ def spectral_vectors(lengths: Tensor, targets: Tensor, counts: Tensor, *, dim: i
     Returns:
         (V + 1, D) float32; 0 for padding and for items that are met with no other.
     """
-    from scipy.sparse import coo_array
+    from scipy.sparse import coo_array, diags_array
     from scipy.sparse.linalg import eigsh
 
     size = len(lengths)
     rotation: Tensor = torch.linalg.qr(torch.randn(dim, dim)).Q
-    start = torch.randn(size, dtype=torch.float64)
+    start, apart = torch.randn(2, size, dtype=torch.float64).numpy()
     first = torch.repeat_interleave(lengths).numpy()
     second = targets.numpy()
     other = first != second
@@ -52,7 +56,8 @@ def spectral_vectors(lengths: Tensor, targets: Tensor, counts: Tensor, *, dim: i
     if size <= 2 * dim:  # more are asked for than the iteration can find
         values, vectors = np.linalg.eigh(near.toarray())
     else:
-        values, vectors = eigsh(near.tocsr(), dim, which="LA", v0=start.numpy(), tol=_TOLERANCE)
+        near = (near + diags_array(_APART * apart)).tocsr()
+        values, vectors = eigsh(near, dim, which="LA", v0=start, tol=_TOLERANCE)
     rows = vectors[:, -dim:] * np.sqrt(values[-dim:].clip(min=0))
     rows[degrees == 0] = 0
     found = nn.functional.normalize(torch.from_numpy(rows).to(torch.float32))
