@@ -13,12 +13,14 @@ from blin.config import build
 from blin.data.dataset import Dataset
 from blin.data.loader import Rows, TrainingLoader, training_interactions
 from blin.models import MODELS, Informed, Learned
+from blin.models.encoder import Encoder
 from blin.training.trainer import setting_classes
 from small import SMALL
 
 Module = TypeVar("Module")
 
 LEARNED = [name for name, model in MODELS.items() if not model.counted]
+ENCODERS = [name for name in LEARNED if issubclass(MODELS[name].module, Encoder)]
 
 
 SMALL_BLOCKS = {"block_size": 2, "chosen_blocks": 2, "window": 2}
@@ -52,6 +54,12 @@ def informed(module: Module, dataset: Dataset) -> Module:
     if isinstance(module, Informed) and module.needs_interactions:
         module.inform(training_interactions(dataset))
     return module
+
+
+def training_sequences(dataset: Dataset) -> list[list[int]]:
+    """The items of each user that may be learned from, the oldest first."""
+    starts, ends = dataset.training_ranges()
+    return [dataset.items[start:end].tolist() for start, end in zip(starts, ends, strict=True)]
 
 
 def lively(module: Learned) -> Learned:

@@ -10,26 +10,19 @@ import torch
 from blin.batch import Interactions
 from blin.data.dataset import Dataset
 from blin.errors import ConfigError
-from blin.models import MODELS
-from blin.models.encoder import Encoder, EncoderConfig
-from learned import LEARNED, informed, module_of
+from blin.models.encoder import EncoderConfig
+from learned import ENCODERS, informed, module_of, training_sequences
 from reference import spectral, transitions
 
-BEGIN = [name for name in LEARNED if issubclass(MODELS[name].module, Encoder)]
 
-
-@pytest.mark.parametrize("name", BEGIN)
+@pytest.mark.parametrize("name", ENCODERS)
 def test_every_encoder_can_begin_with_them(small_dataset: Dataset, name: str) -> None:
     plain: Any = module_of(name, small_dataset.num_items, ted_weight=0.0)
     module: Any = module_of(name, small_dataset.num_items, ted_weight=0.0, spectral_span=2)
     assert module.needs_interactions and not plain.needs_interactions
     informed(module, small_dataset)
-    starts, ends = small_dataset.training_ranges()
-    sequences = [
-        small_dataset.items[start:end].tolist() for start, end in zip(starts, ends, strict=True)
-    ]
     dim = module.config.dim
-    pairs = transitions.counts(sequences, span=2)
+    pairs = transitions.counts(training_sequences(small_dataset), span=2)
     expected = spectral.products(pairs, small_dataset.num_items, dim)
     table, drawn = module.item_embedding.items.detach(), plain.item_embedding.items.detach()
     torch.testing.assert_close(table.norm(dim=1), drawn.norm(dim=1), atol=0, rtol=1e-5)

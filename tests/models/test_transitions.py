@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from blin.batch import Batch, Interactions
 from blin.data.dataset import Dataset
 from blin.errors import BlinError, ConfigError
-from blin.models import MODELS, transitions
-from blin.models.encoder import Encoder, EncoderConfig
+from blin.models import transitions
+from blin.models.encoder import EncoderConfig
 from blin.models.transitions import Transitions, distillation_loss
 from blin.nn.dropout import Dropout
-from learned import LEARNED, informed, loader_of, module_of
+from learned import ENCODERS, informed, loader_of, module_of, training_sequences
 from reference import transitions as reference
 
 V = 6
@@ -23,7 +23,6 @@ SEQUENCES = [[1, 2, 3], [1, 2, 4, 1], [2, 3], [3, 5, 3, 3, 1, 2]]
 """Nothing follows item 6, nor is it anywhere."""
 
 INPUTS = [1, 2, 2, 6, 3, 2, 5]
-TAUGHT = [name for name in LEARNED if issubclass(MODELS[name].module, Encoder)]
 
 
 def interactions(sequences: list[list[int]]) -> Interactions:
@@ -166,7 +165,7 @@ def taught(name: str, dataset: Dataset, **settings: Any) -> tuple[Any, Batch]:
     return informed(module, dataset), loader.batch(loader.users, 0, 0)
 
 
-@pytest.mark.parametrize("name", TAUGHT)
+@pytest.mark.parametrize("name", ENCODERS)
 def test_every_encoder_can_be_taught(small_dataset: Dataset, name: str) -> None:
     settings = {"ted_span": 2, "ted_temperature": 0.3}
     without, batch = taught(name, small_dataset, ted_weight=0.0)
@@ -177,12 +176,10 @@ def test_every_encoder_can_be_taught(small_dataset: Dataset, name: str) -> None:
     torch.manual_seed(1)
     losses = module(batch)
     assert losses.parts.keys() == plain.parts.keys() | {"ted"}
-    starts, ends = small_dataset.training_ranges()
-    sequences = [
-        small_dataset.items[start:end].tolist() for start, end in zip(starts, ends, strict=True)
-    ]
     teacher = reference.teacher(
-        reference.counts(sequences, span=2), small_dataset.num_items, temperature=0.3
+        reference.counts(training_sequences(small_dataset), span=2),
+        small_dataset.num_items,
+        temperature=0.3,
     )
     table = module.item_embedding.items.detach()
     # One at a time is slow: what an input costs does not depend on the others.

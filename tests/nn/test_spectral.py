@@ -43,7 +43,7 @@ def communities(sizes: list[int], edges: int = 12, seed: int = 1) -> Pairs:
 @pytest.mark.parametrize("num_items", [2, 5, 11])
 @pytest.mark.parametrize("dim", [1, 3, 16])
 def test_they_are_the_eigenvectors_of_the_formula(num_items: int, dim: int) -> None:
-    # As many directions as there are items, so that nothing is left to chance.
+    # By all eigenvectors at once where there are few items for each direction, else by iteration.
     pairs = some_pairs(num_items, 3 * num_items)
     found = vectors(pairs, num_items, dim)
     assert found.shape == (num_items + 1, dim)

@@ -27,6 +27,8 @@ def spectral_vectors(lengths: Tensor, targets: Tensor, counts: Tensor, *, dim: i
     none but each other have eigenvalues as high as the whole log (Qin and Rohe, *Regularized
     Spectral Clustering under the Degree-Corrected Stochastic Blockmodel*, NeurIPS 2013).
 
+    The rotation, and where the iteration begins, are drawn from torch's default generator.
+
     Args:
         lengths: (V + 1,), how many pairs begin with each item; 0 for padding.
         targets: (P,), the second item of each pair, row by row.
